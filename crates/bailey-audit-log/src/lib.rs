@@ -1,0 +1,1 @@
+//! bailey-audit-log

@@ -1,0 +1,120 @@
+//! `config/bailey.lock`: what the operator approved, signed by the broker.
+//!
+//! The lock carries the text of the configuration it approves, not only its hash: an edited file changes nothing until it is locked, and a
+//! service never has to choose between a configuration nobody approved and none at all.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bailey_plugin::{Limits, Manifest};
+use bailey_types::{AccountName, Blake3, ImageId, PluginName, Serial, StackId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::statement::Statement;
+
+/// The signed lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Always 1.
+    pub version: u32,
+    /// The stack it is for.
+    pub stack: StackId,
+    /// Greater than that of every earlier lock.
+    pub serial: Serial,
+    /// When it was signed.
+    pub signed_at: Timestamp,
+    /// The configuration files by their path relative to `config/`, with their text.
+    pub config_files: BTreeMap<String, String>,
+    /// Every enabled plugin and alias.
+    pub plugins: BTreeMap<PluginName, LockedPlugin>,
+    /// The next uid to give. Uids are never given twice, so this only grows.
+    pub next_uid: u32,
+}
+
+impl Statement for Lock {
+    const DOMAIN: &'static str = "bailey/lock/v1";
+    const KIND: &'static str = "lock";
+    const LIMIT_BYTES: usize = 16 << 20;
+}
+
+/// One plugin of a lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedPlugin {
+    /// What the operator proposed.
+    pub proposed: ProposedPlugin,
+    /// Keyed BLAKE3 of the tree hash under the vault's nonce: only the broker can make or check it.
+    pub tree_mac: Blake3,
+    /// Uid and gid of its cells; no other plugin ever has it.
+    pub uid: u32,
+    /// Uid of its holders.
+    pub holder_uid: u32,
+}
+
+/// One plugin as the CLI proposes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposedPlugin {
+    /// The manifest, as parsed.
+    pub manifest: Manifest,
+    /// BLAKE3 of the manifest's bytes.
+    pub manifest_blake3: Blake3,
+    /// BLAKE3 over all files (bailey-plugin's tree hash).
+    pub tree_blake3: Blake3,
+    /// SHA-256 of the tar that was sealed.
+    pub tar_sha256: bailey_types::Sha256,
+    /// The sealed image.
+    pub image: ImageId,
+    /// What starts it, inside the image.
+    pub entrypoint: Vec<String>,
+    /// Where it was read, for people.
+    pub source: String,
+    /// The account it runs under.
+    pub account: AccountName,
+    /// What a cell of it may use.
+    pub limits: Limits,
+    /// Whether it keeps files between calls.
+    pub state: StateKind,
+    /// `host:port` it may reach.
+    pub egress: Vec<String>,
+    /// Host paths it may see.
+    pub host_paths: Vec<HostPath>,
+}
+
+/// Whether and where a plugin keeps files between calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateKind {
+    /// Nothing outlives a call.
+    #[default]
+    None,
+    /// A volume at `/state`.
+    Data,
+    /// A volume that is also HOME and the working directory.
+    Home,
+}
+
+/// A host path as it was resolved when it was locked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPath {
+    /// The real path on the host.
+    pub path: PathBuf,
+    /// `st_dev` when it was locked.
+    pub device: u64,
+    /// `st_ino` when it was locked.
+    pub inode: u64,
+    /// Whether the plugin may write.
+    pub writable: bool,
+}
+
+/// What the CLI asks the broker to lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockProposal {
+    /// As in [`Lock`].
+    pub config_files: BTreeMap<String, String>,
+    /// As in [`Lock`], without what the broker adds.
+    pub plugins: BTreeMap<PluginName, ProposedPlugin>,
+}

@@ -1,0 +1,3 @@
+//! bailey
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! egress-proxy
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! ingress-local
+
+fn main() {}

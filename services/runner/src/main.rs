@@ -1,0 +1,3 @@
+//! runner
+
+fn main() {}

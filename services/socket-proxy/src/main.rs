@@ -1,0 +1,3 @@
+//! socket-proxy
+
+fn main() {}
