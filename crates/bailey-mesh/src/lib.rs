@@ -1,1 +1,28 @@
-//! bailey-mesh
+#![doc = include_str!("../README.md")]
+
+mod audit;
+mod authority;
+pub mod callers;
+mod channel;
+mod error;
+mod gate;
+mod identity;
+mod mesh;
+mod presence;
+mod renewal;
+mod serve;
+mod stream;
+mod tls;
+mod verify;
+
+pub use audit::Auditor;
+pub use authority::Authority;
+pub use channel::MeshChannel;
+pub use error::Error;
+pub use gate::{Caller, Refusal};
+pub use identity::{Identity, KeyRequest};
+pub use mesh::Mesh;
+pub use presence::request as beat_request;
+pub use serve::bind;
+pub use stream::RemoteAddress;
+pub use verify::{Peer, Root};

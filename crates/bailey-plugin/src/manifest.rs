@@ -1,7 +1,11 @@
 //! `manifest.yaml` (reference: ductile 1.8), with the `container:` block that a cell needs.
 
+mod yaml;
+
 use bailey_types::{CommandName, EventType, PluginName};
 use serde::{Deserialize, Serialize};
+
+pub use crate::Container;
 
 /// A plugin's manifest, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +29,36 @@ pub struct Manifest {
     pub config_keys: ConfigKeys,
     /// What a container needs to know; the operator's configuration wins over it.
     pub container: Container,
+}
+
+/// Why a text is not a manifest, with the line and column.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] pub bailey_yaml::Error);
+
+impl Manifest {
+    /// Reads the text of a `manifest.yaml`.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        yaml::parse(text)
+    }
+
+    /// The entrypoint as the key of [`crate::tree::Tree::files`].
+    pub fn entrypoint_path(&self) -> &str {
+        self.entrypoint
+            .strip_prefix("./")
+            .unwrap_or(&self.entrypoint)
+    }
+
+    /// A command by its name.
+    pub fn command(&self, name: &CommandName) -> Option<&Command> {
+        self.commands.iter().find(|command| command.name == *name)
+    }
+}
+
+/// The keys of a manifest's text that mean nothing here, as paths: they are tolerated, because published plugins have such keys, but a
+/// misspelt one should not go unseen.
+pub fn unknown_keys(text: &str) -> Vec<String> {
+    yaml::unknown_keys(text)
 }
 
 /// One command.
@@ -77,22 +111,5 @@ pub struct ConfigKeys {
     pub optional: Vec<String>,
 }
 
-/// `container:`; what is unset is decided by configuration, account or default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Container {
-    /// Base image for a directory plugin: `none`, `python`, `tools`, or a reference.
-    pub image: Option<String>,
-    /// Overrides the entrypoint.
-    pub entrypoint: Option<Vec<String>>,
-    /// Bytes.
-    pub memory_bytes: Option<u64>,
-    /// Thousandths of a core.
-    pub millicpus: Option<u32>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Bytes.
-    pub tmp_bytes: Option<u64>,
-    /// Hosts it asks for.
-    pub egress: Vec<String>,
-}
+#[cfg(test)]
+mod tests;

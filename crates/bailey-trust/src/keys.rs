@@ -21,7 +21,9 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The file does not hold 32 base64-encoded bytes.
-    #[error("the signing key {path} is not 32 base64-encoded bytes; it was made by `bailey init` and must not be edited")]
+    #[error(
+        "the signing key {path} is not 32 base64-encoded bytes; it was made by `bailey init` and must not be edited"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -40,10 +42,14 @@ impl SigningKey {
 
     /// The key from a file that `bailey init` made: 32 bytes, base64, one line.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| KeyError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let text = Zeroizing::new(text);
-        let malformed = || KeyError::Malformed { path: path.to_owned() };
+        let malformed = || KeyError::Malformed {
+            path: path.to_owned(),
+        };
         let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| malformed())?);
         let seed: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| malformed())?;
         Ok(Self(ed25519_dalek::SigningKey::from_bytes(seed)))
@@ -71,7 +77,11 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey(public {})", STANDARD.encode(self.0.verifying_key().as_bytes()))
+        write!(
+            f,
+            "SigningKey(public {})",
+            STANDARD.encode(self.0.verifying_key().as_bytes())
+        )
     }
 }
 
@@ -101,8 +111,12 @@ impl Serialize for VerifyingKey {
 impl<'de> Deserialize<'de> for VerifyingKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wrong = || serde::de::Error::custom("a public key must be 32 base64-encoded bytes");
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(|_| wrong())?;
+        let bytes = STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(|_| wrong())?;
         let bytes: [u8; 32] = bytes.try_into().map_err(|_| wrong())?;
-        ed25519_dalek::VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| wrong())
+        ed25519_dalek::VerifyingKey::from_bytes(&bytes)
+            .map(Self)
+            .map_err(|_| wrong())
     }
 }

@@ -13,6 +13,7 @@ pub use lock::{HostPath, Lock, LockProposal, LockedPlugin, ProposedPlugin, State
 pub use seal::{SealError, SealingKey, SealingRecipient};
 pub use source::{Loaded, LockSource, LockSourceError};
 pub use statement::{
-    Asked, Decision, DecisionOrigin, Origin, Statement, StatementError, Ticket, Verified, sign, verify,
+    Asked, Decision, DecisionOrigin, Origin, Statement, StatementError, Ticket, Verified, sign,
+    verify,
 };
 pub use trust_file::{SigningKeys, TrustFile, TrustFileError};

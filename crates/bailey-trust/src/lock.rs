@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use bailey_plugin::StateKind;
 use bailey_plugin::{Limits, Manifest};
 use bailey_types::{AccountName, Blake3, ImageId, PluginName, Serial, StackId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,12 @@ pub struct ProposedPlugin {
     pub manifest_blake3: Blake3,
     /// BLAKE3 over all files (bailey-plugin's tree hash).
     pub tree_blake3: Blake3,
+    /// BLAKE3 of each file by its path, so that a later change can be told file by file.
+    #[serde(default)]
+    pub files: BTreeMap<String, Blake3>,
+    /// The base image that the files were sealed onto.
+    #[serde(default)]
+    pub base: Option<ImageId>,
     /// SHA-256 of the tar that was sealed.
     pub tar_sha256: bailey_types::Sha256,
     /// The sealed image.
@@ -80,19 +87,6 @@ pub struct ProposedPlugin {
     pub egress: Vec<String>,
     /// Host paths it may see.
     pub host_paths: Vec<HostPath>,
-}
-
-/// Whether and where a plugin keeps files between calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StateKind {
-    /// Nothing outlives a call.
-    #[default]
-    None,
-    /// A volume at `/state`.
-    Data,
-    /// A volume that is also HOME and the working directory.
-    Home,
 }
 
 /// A host path as it was resolved when it was locked.

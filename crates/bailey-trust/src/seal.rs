@@ -50,22 +50,35 @@ impl SealingKey {
 
     /// Reads an age identity file: comments and exactly one X25519 identity.
     pub fn read(path: &Path) -> Result<Self, SealError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| SealError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| SealError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let text = Zeroizing::new(text);
-        let mut keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut keys = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         let bad = |why: &str| SealError::BadKey(format!("{} {why}", path.display()));
-        let key = keys.next().ok_or_else(|| bad("is empty; an age identity (AGE-SECRET-KEY-1…) is needed"))?;
+        let key = keys
+            .next()
+            .ok_or_else(|| bad("is empty; an age identity (AGE-SECRET-KEY-1…) is needed"))?;
         if keys.next().is_some() {
             return Err(bad("holds more than one identity; one is needed"));
         }
-        key.parse().map(Self).map_err(|_| bad("does not hold an age identity (AGE-SECRET-KEY-1…)"))
+        key.parse()
+            .map(Self)
+            .map_err(|_| bad("does not hold an age identity (AGE-SECRET-KEY-1…)"))
     }
 
     /// What [`SealingKey::read`] and the standard `age` tool read.
     pub fn to_file_text(&self) -> Zeroizing<String> {
         let key = self.0.to_string();
-        Zeroizing::new(format!("# public key: {}\n{}\n", self.0.to_public(), key.expose_secret()))
+        Zeroizing::new(format!(
+            "# public key: {}\n{}\n",
+            self.0.to_public(),
+            key.expose_secret()
+        ))
     }
 
     /// The public half.
@@ -78,10 +91,17 @@ impl SealingKey {
         let open = |e: String| SealError::Open(e);
         let decryptor = age::Decryptor::new_buffered(sealed).map_err(|e| open(e.to_string()))?;
         let identity: &dyn age::Identity = &self.0;
-        let reader = decryptor.decrypt(std::iter::once(identity)).map_err(|e| open(e.to_string()))?;
+        let reader = decryptor
+            .decrypt(std::iter::once(identity))
+            .map_err(|e| open(e.to_string()))?;
         let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len().min(limit_bytes)));
-        let limit = u64::try_from(limit_bytes).unwrap_or(u64::MAX).saturating_add(1);
-        reader.take(limit).read_to_end(&mut plain).map_err(|e| open(e.to_string()))?;
+        let limit = u64::try_from(limit_bytes)
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        reader
+            .take(limit)
+            .read_to_end(&mut plain)
+            .map_err(|e| open(e.to_string()))?;
         if plain.len() > limit_bytes {
             return Err(SealError::TooLarge(limit_bytes));
         }
@@ -105,11 +125,18 @@ impl SealingRecipient {
 /// Seals `plain` to several readers, each of whom can open it alone.
 pub fn seal_to(recipients: &[SealingRecipient], plain: &[u8]) -> Result<Vec<u8>, SealError> {
     let recipients = recipients.iter().map(|r| -> &dyn age::Recipient { &r.0 });
-    let encryptor = age::Encryptor::with_recipients(recipients).map_err(|e| SealError::Seal(e.to_string()))?;
+    let encryptor =
+        age::Encryptor::with_recipients(recipients).map_err(|e| SealError::Seal(e.to_string()))?;
     let mut sealed = Vec::with_capacity(plain.len() + 512);
-    let mut writer = encryptor.wrap_output(&mut sealed).map_err(|e| SealError::Seal(e.to_string()))?;
-    writer.write_all(plain).map_err(|e| SealError::Seal(e.to_string()))?;
-    writer.finish().map_err(|e| SealError::Seal(e.to_string()))?;
+    let mut writer = encryptor
+        .wrap_output(&mut sealed)
+        .map_err(|e| SealError::Seal(e.to_string()))?;
+    writer
+        .write_all(plain)
+        .map_err(|e| SealError::Seal(e.to_string()))?;
+    writer
+        .finish()
+        .map_err(|e| SealError::Seal(e.to_string()))?;
     Ok(sealed)
 }
 
@@ -117,7 +144,9 @@ impl FromStr for SealingRecipient {
     type Err = SealError;
 
     fn from_str(text: &str) -> Result<Self, SealError> {
-        text.parse().map(Self).map_err(|e| SealError::BadKey(format!("{text:?} is not an age recipient: {e}")))
+        text.parse()
+            .map(Self)
+            .map_err(|e| SealError::BadKey(format!("{text:?} is not an age recipient: {e}")))
     }
 }
 
@@ -141,7 +170,9 @@ impl Serialize for SealingRecipient {
 
 impl<'de> Deserialize<'de> for SealingRecipient {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -169,7 +200,10 @@ mod tests {
     fn the_plaintext_is_bounded() {
         let key = SealingKey::generate();
         let sealed = key.recipient().seal(&[7; 101]).unwrap();
-        assert!(matches!(key.open(&sealed, 100), Err(SealError::TooLarge(100))));
+        assert!(matches!(
+            key.open(&sealed, 100),
+            Err(SealError::TooLarge(100))
+        ));
         assert_eq!(key.open(&sealed, 101).unwrap().len(), 101);
     }
 
@@ -180,8 +214,16 @@ mod tests {
         let key = SealingKey::generate();
         std::fs::write(&path, key.to_file_text().as_bytes()).unwrap();
         let sealed = key.recipient().seal(b"x").unwrap();
-        assert_eq!(*SealingKey::read(&path).unwrap().open(&sealed, 1).unwrap(), b"x");
+        assert_eq!(
+            *SealingKey::read(&path).unwrap().open(&sealed, 1).unwrap(),
+            b"x"
+        );
         std::fs::write(&path, "").unwrap();
-        assert!(SealingKey::read(&path).unwrap_err().to_string().contains("is empty"));
+        assert!(
+            SealingKey::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("is empty")
+        );
     }
 }

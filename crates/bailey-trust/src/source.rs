@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{Serial, StackId};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::keys::VerifyingKey;
 use crate::lock::Lock;
@@ -87,8 +87,18 @@ impl<T> LockSource<T> {
         seen: Serial,
         parse: impl Fn(&Lock) -> Result<T, String> + Send + Sync + 'static,
     ) -> Self {
-        let cached = Cached { mark: None, loaded: Err(LockSourceError::Missing), seen };
-        Self { path: path.to_owned(), key, stack, parse: Box::new(parse), cached: Mutex::new(cached) }
+        let cached = Cached {
+            mark: None,
+            loaded: Err(LockSourceError::Missing),
+            seen,
+        };
+        Self {
+            path: path.to_owned(),
+            key,
+            stack,
+            parse: Box::new(parse),
+            cached: Mutex::new(cached),
+        }
     }
 
     /// The lock as it is now.
@@ -96,8 +106,15 @@ impl<T> LockSource<T> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = match mark(&self.path) {
             Ok(mark) => mark,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(LockSourceError::Missing),
-            Err(e) => return Err(LockSourceError::Read { path: self.path.clone(), reason: e.to_string() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LockSourceError::Missing);
+            }
+            Err(e) => {
+                return Err(LockSourceError::Read {
+                    path: self.path.clone(),
+                    reason: e.to_string(),
+                });
+            }
         };
         if cached.mark != Some(mark) {
             cached.loaded = self.load(cached.seen).map(Arc::new);
@@ -110,19 +127,33 @@ impl<T> LockSource<T> {
     }
 
     fn load(&self, seen: Serial) -> Result<Loaded<T>, LockSourceError> {
-        let refused = |reason: String| LockSourceError::Refused { path: self.path.clone(), reason };
-        let text = std::fs::read(&self.path)
-            .map_err(|e| LockSourceError::Read { path: self.path.clone(), reason: e.to_string() })?;
+        let refused = |reason: String| LockSourceError::Refused {
+            path: self.path.clone(),
+            reason,
+        };
+        let text = std::fs::read(&self.path).map_err(|e| LockSourceError::Read {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        })?;
         let signed = from_file_text(&text).map_err(refused)?;
-        let lock = verify::<Lock>(&signed, &self.key).map_err(|e| refused(e.to_string()))?.statement;
+        let lock = verify::<Lock>(&signed, &self.key)
+            .map_err(|e| refused(e.to_string()))?
+            .statement;
         if lock.version != 1 {
             return Err(refused(format!("version {} is not 1", lock.version)));
         }
         if lock.stack != self.stack {
-            return Err(refused(format!("it is for the stack {}, this is {}", lock.stack, self.stack)));
+            return Err(refused(format!(
+                "it is for the stack {}, this is {}",
+                lock.stack, self.stack
+            )));
         }
         if lock.serial < seen {
-            return Err(LockSourceError::Older { path: self.path.clone(), found: lock.serial, seen });
+            return Err(LockSourceError::Older {
+                path: self.path.clone(),
+                found: lock.serial,
+                seen,
+            });
         }
         let view = (self.parse)(&lock).map_err(refused)?;
         Ok(Loaded { lock, view })
@@ -137,7 +168,10 @@ fn mark(path: &Path) -> std::io::Result<Mark> {
 
 /// A signed lock as file text: JSON of the payload and signature, both base64.
 pub fn to_file_text(signed: &Signed) -> String {
-    let (payload, signature) = (STANDARD.encode(&signed.payload), STANDARD.encode(&signed.signature));
+    let (payload, signature) = (
+        STANDARD.encode(&signed.payload),
+        STANDARD.encode(&signed.signature),
+    );
     format!("{{\n  \"payload\": \"{payload}\",\n  \"signature\": \"{signature}\"\n}}\n")
 }
 
@@ -151,10 +185,17 @@ pub fn from_file_text(text: &[u8]) -> Result<Signed, String> {
     }
 
     if text.len() > Lock::LIMIT_BYTES * 2 {
-        return Err(format!("it is {} bytes; at most {} are allowed", text.len(), Lock::LIMIT_BYTES * 2));
+        return Err(format!(
+            "it is {} bytes; at most {} are allowed",
+            text.len(),
+            Lock::LIMIT_BYTES * 2
+        ));
     }
     strict_json::check(text).map_err(|e| e.to_string())?;
     let file: File = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     let decode = |text: &str| STANDARD.decode(text).map_err(|e| e.to_string());
-    Ok(Signed { payload: decode(&file.payload)?.into(), signature: decode(&file.signature)?.into() })
+    Ok(Signed {
+        payload: decode(&file.payload)?.into(),
+        signature: decode(&file.signature)?.into(),
+    })
 }

@@ -78,25 +78,44 @@ fn message<S: Statement>(payload: &[u8]) -> Vec<u8> {
 
 /// Signs `statement`. The bytes in the result are the statement from now on.
 pub fn sign<S: Statement>(statement: &S, key: &SigningKey) -> Result<Signed, StatementError> {
-    let payload = serde_json::to_vec(statement)
-        .map_err(|e| StatementError::Malformed { kind: S::KIND, reason: e.to_string() })?;
+    let payload = serde_json::to_vec(statement).map_err(|e| StatementError::Malformed {
+        kind: S::KIND,
+        reason: e.to_string(),
+    })?;
     let signature = key.sign(&message::<S>(&payload)).to_vec();
-    Ok(Signed { payload: payload.into(), signature: signature.into() })
+    Ok(Signed {
+        payload: payload.into(),
+        signature: signature.into(),
+    })
 }
 
 /// Checks that `signed` is a statement of kind `S` by `key`, then parses it.
-pub fn verify<S: Statement>(signed: &Signed, key: &VerifyingKey) -> Result<Verified<S>, StatementError> {
+pub fn verify<S: Statement>(
+    signed: &Signed,
+    key: &VerifyingKey,
+) -> Result<Verified<S>, StatementError> {
     let size_bytes = signed.payload.len();
     if size_bytes > S::LIMIT_BYTES {
-        return Err(StatementError::TooLarge { kind: S::KIND, size_bytes, limit_bytes: S::LIMIT_BYTES });
+        return Err(StatementError::TooLarge {
+            kind: S::KIND,
+            size_bytes,
+            limit_bytes: S::LIMIT_BYTES,
+        });
     }
     if !key.verifies(&message::<S>(&signed.payload), &signed.signature) {
         return Err(StatementError::BadSignature(S::KIND));
     }
-    let malformed = |reason: String| StatementError::Malformed { kind: S::KIND, reason };
+    let malformed = |reason: String| StatementError::Malformed {
+        kind: S::KIND,
+        reason,
+    };
     strict_json::check(&signed.payload).map_err(|e| malformed(e.to_string()))?;
-    let statement = serde_json::from_slice(&signed.payload).map_err(|e| malformed(e.to_string()))?;
-    Ok(Verified { statement, signed: signed.clone() })
+    let statement =
+        serde_json::from_slice(&signed.payload).map_err(|e| malformed(e.to_string()))?;
+    Ok(Verified {
+        statement,
+        signed: signed.clone(),
+    })
 }
 
 /// Who asked, said by the one who saw it: the broker for API tokens, the scheduler for schedules. Signed by that service.
@@ -188,7 +207,7 @@ pub struct Decision {
 
 impl Decision {
     /// The longest that a decision may be valid.
-    pub const MAX_VALIDITY: std::time::Duration = std::time::Duration::from_secs(60);
+    pub const MAX_VALIDITY: std::time::Duration = std::time::Duration::from_mins(1);
 
     /// Refuses a decision that is not valid at `now`, or that claims to be valid for too long.
     pub fn check_time(&self, now: Timestamp) -> Result<(), StatementError> {
@@ -259,12 +278,22 @@ impl Statement for Ticket {
     const KIND: &'static str = "ticket";
 }
 
-fn check_time(kind: &'static str, from: Timestamp, until: Timestamp, now: Timestamp) -> Result<(), StatementError> {
+fn check_time(
+    kind: &'static str,
+    from: Timestamp,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), StatementError> {
     // Containers of one host share its clock; a second covers a clock that is being slewed.
     let slack = std::time::Duration::from_secs(1);
     let too_long = until > from.plus(Decision::MAX_VALIDITY);
     if too_long || now < from.minus(slack) || now > until {
-        return Err(StatementError::NotNow { kind, from, until, now });
+        return Err(StatementError::NotNow {
+            kind,
+            from,
+            until,
+            now,
+        });
     }
     Ok(())
 }

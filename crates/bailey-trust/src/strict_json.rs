@@ -23,17 +23,21 @@ pub struct Error(String);
 pub fn check(text: &[u8]) -> Result<(), Error> {
     // serde_json refuses NaN, lone surrogates, invalid UTF-8 and trailing text; its own depth limit is 128.
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    Check { depth: 0 }.deserialize(&mut deserializer).map_err(|e| Error(e.to_string()))?;
+    Check { depth: 0 }
+        .deserialize(&mut deserializer)
+        .map_err(|e| Error(e.to_string()))?;
     deserializer.end().map_err(|e| Error(e.to_string()))
 }
 
 /// Checks `text` as [`check`] does, and that it is an object without the given top-level names.
 pub fn check_object(text: &[u8], forbidden: &[&str]) -> Result<(), Error> {
     check(text)?;
-    let object: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
+    let object: std::collections::BTreeMap<String, &serde_json::value::RawValue> =
         serde_json::from_slice(text).map_err(|_| Error("an object is needed".into()))?;
     match forbidden.iter().find(|name| object.contains_key(**name)) {
-        Some(name) => Err(Error(format!("the member {name:?} is not the sender's to give"))),
+        Some(name) => Err(Error(format!(
+            "the member {name:?} is not the sender's to give"
+        ))),
         None => Ok(()),
     }
 }
@@ -63,7 +67,9 @@ impl Check {
         if self.depth == MAX_DEPTH {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH}")));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self {
+            depth: self.depth + 1,
+        })
     }
 }
 
@@ -125,7 +131,9 @@ impl<'de> Visitor<'de> for Check {
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if seen.contains(&name) {
-                return Err(serde::de::Error::custom(format_args!("the name {name:?} appears twice")));
+                return Err(serde::de::Error::custom(format_args!(
+                    "the name {name:?} appears twice"
+                )));
             }
             seen.insert(name);
             map.next_value_seed(inner)?;

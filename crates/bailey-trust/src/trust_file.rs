@@ -69,8 +69,14 @@ pub struct SigningKeys {
 impl TrustFile {
     /// Reads and checks the file.
     pub fn read(path: &Path) -> Result<Self, TrustFileError> {
-        let bytes = std::fs::read(path).map_err(|source| TrustFileError::Read { path: path.to_owned(), source })?;
-        let malformed = |reason: String| TrustFileError::Malformed { path: path.to_owned(), reason };
+        let bytes = std::fs::read(path).map_err(|source| TrustFileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let malformed = |reason: String| TrustFileError::Malformed {
+            path: path.to_owned(),
+            reason,
+        };
         strict_json::check(&bytes).map_err(|e| malformed(e.to_string()))?;
         let file: Self = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
         if file.version != 1 {

@@ -74,8 +74,11 @@ impl FromStr for ImageId {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let hash = text.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
-        hash.map(Self).ok_or_else(|| BadName::new("image id", text, "sha256: and 64 hexadecimal digits"))
+        let hash = text
+            .strip_prefix("sha256:")
+            .and_then(|hex| hex.parse().ok());
+        hash.map(Self)
+            .ok_or_else(|| BadName::new("image id", text, "sha256: and 64 hexadecimal digits"))
     }
 }
 
@@ -99,7 +102,9 @@ impl Serialize for ImageId {
 
 impl<'de> Deserialize<'de> for ImageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -117,7 +122,13 @@ mod tests {
     #[test]
     fn an_image_id_needs_its_prefix_and_full_length() {
         let hex = "a".repeat(64);
-        assert_eq!(format!("sha256:{hex}").parse::<ImageId>().unwrap().to_string(), format!("sha256:{hex}"));
+        assert_eq!(
+            format!("sha256:{hex}")
+                .parse::<ImageId>()
+                .unwrap()
+                .to_string(),
+            format!("sha256:{hex}")
+        );
         assert!(hex.parse::<ImageId>().is_err());
         assert!("sha256:abcd".parse::<ImageId>().is_err());
         assert!("python:latest".parse::<ImageId>().is_err());

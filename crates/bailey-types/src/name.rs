@@ -17,7 +17,11 @@ pub struct BadName {
 impl BadName {
     pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         // A name from outside may be megabytes long; the message need not be.
-        Self { what, text: text.chars().take(80).collect(), rule }
+        Self {
+            what,
+            text: text.chars().take(80).collect(),
+            rule,
+        }
     }
 }
 
@@ -102,8 +106,9 @@ fn word(byte: u8) -> bool {
 }
 
 fn lower_word(text: &str) -> bool {
-    shaped(text, lower_or_digit, |b| lower_or_digit(b) || b == b'_' || b == b'-')
-        && text.bytes().last().is_some_and(lower_or_digit)
+    shaped(text, lower_or_digit, |b| {
+        lower_or_digit(b) || b == b'_' || b == b'-'
+    }) && text.bytes().last().is_some_and(lower_or_digit)
 }
 
 fn letter_word(text: &str) -> bool {
@@ -180,6 +185,9 @@ mod tests {
     #[test]
     fn a_bad_name_says_which_rule_it_breaks() {
         let error = "a b".parse::<PluginName>().unwrap_err().to_string();
-        assert!(error.contains("plugin name") && error.contains("letters, digits"), "{error}");
+        assert!(
+            error.contains("plugin name") && error.contains("letters, digits"),
+            "{error}"
+        );
     }
 }

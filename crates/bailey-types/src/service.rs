@@ -78,7 +78,10 @@ impl FromStr for Service {
     type Err = BadService;
 
     fn from_str(text: &str) -> Result<Self, BadService> {
-        let found = Self::ALL.iter().copied().find(|service| service.name() == text);
+        let found = Self::ALL
+            .iter()
+            .copied()
+            .find(|service| service.name() == text);
         found.ok_or_else(|| BadService(text.chars().take(80).collect()))
     }
 }
@@ -97,7 +100,9 @@ impl Serialize for Service {
 
 impl<'de> Deserialize<'de> for Service {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -111,12 +116,18 @@ mod tests {
     fn no_two_services_share_a_name_or_a_uid() {
         let names: BTreeSet<_> = Service::ALL.iter().map(|s| s.name()).collect();
         let uids: BTreeSet<_> = Service::ALL.iter().map(|s| s.uid()).collect();
-        assert_eq!((names.len(), uids.len()), (Service::ALL.len(), Service::ALL.len()));
+        assert_eq!(
+            (names.len(), uids.len()),
+            (Service::ALL.len(), Service::ALL.len())
+        );
     }
 
     #[test]
     fn a_spiffe_id_of_another_trust_domain_is_nobody() {
-        assert_eq!(Service::from_spiffe_id("spiffe://bailey/broker"), Some(Service::Broker));
+        assert_eq!(
+            Service::from_spiffe_id("spiffe://bailey/broker"),
+            Some(Service::Broker)
+        );
         assert_eq!(Service::from_spiffe_id("spiffe://evil/broker"), None);
         assert_eq!(Service::from_spiffe_id("spiffe://bailey/broker/x"), None);
     }

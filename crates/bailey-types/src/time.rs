@@ -17,13 +17,19 @@ impl Timestamp {
     /// This instant moved into the future by `duration`; stops at the largest instant.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// This instant moved into the past by `duration`; stops at the smallest instant.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long it is from `earlier` to here; zero if `earlier` is later.
@@ -38,7 +44,11 @@ impl Timestamp {
 
     /// The instant as chrono's UTC time; instants beyond chrono's range become its limits.
     pub fn to_utc(self) -> DateTime<Utc> {
-        let limit = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+        let limit = if self.0 < 0 {
+            DateTime::<Utc>::MIN_UTC
+        } else {
+            DateTime::<Utc>::MAX_UTC
+        };
         DateTime::from_timestamp_millis(self.0).unwrap_or(limit)
     }
 }
@@ -78,9 +88,15 @@ impl Clock {
     }
 
     /// The time now.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the machine's clock"
+    )]
     pub fn now(&self) -> Timestamp {
-        self.0.as_ref().map_or_else(|| Utc::now().into(), |fixed| Timestamp(fixed.load(Ordering::SeqCst)))
+        self.0.as_ref().map_or_else(
+            || Utc::now().into(),
+            |fixed| Timestamp(fixed.load(Ordering::SeqCst)),
+        )
     }
 }
 
@@ -90,7 +106,10 @@ mod tests {
 
     #[test]
     fn arithmetic_stops_at_the_ends_of_time() {
-        assert_eq!(Timestamp(i64::MAX).plus(Duration::from_secs(1)), Timestamp(i64::MAX));
+        assert_eq!(
+            Timestamp(i64::MAX).plus(Duration::from_secs(1)),
+            Timestamp(i64::MAX)
+        );
         assert_eq!(Timestamp(1000).since(Timestamp(3000)), Duration::ZERO);
         assert_eq!(Timestamp(0).to_rfc3339(), "1970-01-01T00:00:00.000Z");
     }

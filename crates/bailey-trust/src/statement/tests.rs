@@ -19,7 +19,12 @@ fn a_statement_comes_back_as_it_was_signed() {
     let key = SigningKey::generate();
     let origin = origin();
     let signed = sign(&origin, &key).unwrap();
-    assert_eq!(verify::<Origin>(&signed, &key.verifying_key()).unwrap().statement, origin);
+    assert_eq!(
+        verify::<Origin>(&signed, &key.verifying_key())
+            .unwrap()
+            .statement,
+        origin
+    );
 }
 
 #[test]
@@ -49,7 +54,10 @@ fn a_signed_statement_with_an_unknown_field_is_malformed() {
     value["extra"] = true.into();
     let payload = serde_json::to_vec(&value).unwrap();
     let signature = key.sign(&message::<Origin>(&payload)).to_vec();
-    let signed = Signed { payload: payload.into(), signature: signature.into() };
+    let signed = Signed {
+        payload: payload.into(),
+        signature: signature.into(),
+    };
     let error = verify::<Origin>(&signed, &key.verifying_key()).unwrap_err();
     assert!(matches!(error, StatementError::Malformed { .. }), "{error}");
 }

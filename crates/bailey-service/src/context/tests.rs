@@ -1,0 +1,111 @@
+use super::*;
+
+#[tokio::test]
+async fn readiness_follows_what_the_parts_say() {
+    let process = Process::new();
+    let presence = process.presence();
+    let now = || {
+        (
+            presence.borrow().readiness,
+            presence.borrow().detail.clone(),
+        )
+    };
+
+    process.trouble("docker", Some("docker: connection refused".into()));
+    assert_eq!(
+        now(),
+        (Readiness::Starting, "docker: connection refused".into())
+    );
+    process.ready();
+    assert_eq!(
+        now(),
+        (Readiness::Degraded, "docker: connection refused".into())
+    );
+    process.trouble("docker", None);
+    assert_eq!(now(), (Readiness::Ready, String::new()));
+    process.degraded("nothing is locked yet");
+    assert_eq!(now(), (Readiness::Degraded, "nothing is locked yet".into()));
+    process.ready();
+    assert_eq!(now(), (Readiness::Ready, String::new()));
+}
+
+#[tokio::test]
+async fn a_failed_task_ends_the_process_with_its_error() {
+    let process = Process::new();
+    process.spawn("other", {
+        let shutdown = process.shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            Ok(())
+        }
+    });
+    process.spawn("leaky", async { Err(anyhow::anyhow!("the roof leaks")) });
+    let error = process.stopped().await.unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        "the task \"leaky\" failed: the roof leaks"
+    );
+}
+
+#[tokio::test]
+async fn a_panicking_task_ends_the_process() {
+    let process = Process::new();
+    process.spawn("nervous", async { panic!("boo") });
+    assert!(
+        process
+            .stopped()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("\"nervous\" panicked")
+    );
+}
+
+#[tokio::test]
+async fn a_finished_task_does_not_end_the_process() {
+    let process = Process::new();
+    process.spawn("short", async { Ok(()) });
+    let ended = tokio::time::timeout(Duration::from_millis(50), process.stopped()).await;
+    assert!(ended.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_does_not_end_is_given_up() {
+    let process = Process::new();
+    process.spawn("deaf", async { std::future::pending().await });
+    process.shutdown.cancel();
+    let started = tokio::time::Instant::now();
+    process.stopped().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(process.presence().borrow().readiness, Readiness::Stopping);
+}
+
+#[tokio::test]
+async fn a_service_that_is_told_to_stop_before_it_started_has_not_failed() {
+    let process = Process::new();
+    process.run(async { Err(Stopped.into()) }).await.unwrap();
+    let failed = process.run(async { Err(anyhow::Error::from(std::io::Error::other("no"))) });
+    assert!(failed.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_does_not_stop_is_cut_short() {
+    let process = Process::new();
+    process.shutdown.cancel();
+    let started = tokio::time::Instant::now();
+    process.run(std::future::pending()).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_failed_task_is_the_reason_even_while_the_service_starts() {
+    let process = Process::new();
+    process.spawn("leaky", async { Err(anyhow::anyhow!("the roof leaks")) });
+    let shutdown = process.shutdown.clone();
+    let starting = async move {
+        shutdown.cancelled().await;
+        Err(Stopped.into())
+    };
+    let error = process.run(starting).await.unwrap_err();
+    assert!(format!("{error:#}").ends_with("the roof leaks"));
+}
