@@ -104,7 +104,7 @@ pub(crate) struct Schedule {
     pub(crate) jitter: Option<At<Span>>,
     pub(crate) timezone: Option<At<String>>,
     pub(crate) catch_up: Option<At<CatchUp>>,
-    pub(crate) if_running: IfRunning,
+    pub(crate) if_running: Option<At<IfRunning>>,
 }
 
 #[derive(Deserialize)]

@@ -1,3 +1,9 @@
-//! audit
+//! The audit service.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bailey_types::Service;
+
+fn main() -> ExitCode {
+    bailey_service::main(Service::Audit, audit::run)
+}

@@ -1,3 +1,7 @@
-//! bailey
+//! The operator's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bailey::main(std::env::args_os())
+}

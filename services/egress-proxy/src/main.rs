@@ -1,3 +1,9 @@
-//! egress-proxy
+//! The one way out, in one process.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bailey_types::Service;
+
+fn main() -> ExitCode {
+    bailey_service::main_with(Service::EgressProxy, egress_proxy::run)
+}

@@ -1,3 +1,9 @@
-//! gateway
+//! The gateway's binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bailey_types::Service;
+
+fn main() -> ExitCode {
+    bailey_service::main(Service::Gateway, gateway::run)
+}

@@ -1,3 +1,7 @@
-//! ingress-local
+//! The loopback way in, in one process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bailey_service::main_bare("ingress-local", ingress_local::run)
+}

@@ -1,3 +1,9 @@
-//! policy
+//! The policy service.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bailey_types::Service;
+
+fn main() -> ExitCode {
+    bailey_service::main(Service::Policy, policy::run)
+}

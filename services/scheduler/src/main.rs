@@ -1,3 +1,9 @@
-//! scheduler
+//! The binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use bailey_types::Service;
+
+fn main() -> ExitCode {
+    bailey_service::main(Service::Scheduler, scheduler::run)
+}

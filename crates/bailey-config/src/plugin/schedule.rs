@@ -152,8 +152,18 @@ fn schedule(place: Place, raw: raw::Schedule, report: &mut Report<'_>) -> Option
         payload,
         jitter,
         catch_up,
-        if_running: raw.if_running,
+        if_running: if_running(raw.if_running, report),
     })
+}
+
+fn if_running(raw: Option<At<IfRunning>>, report: &mut Report<'_>) -> IfRunning {
+    let Some(given) = raw else {
+        return IfRunning::default();
+    };
+    if given.value == IfRunning::Cancel {
+        report.push(given.place, "not supported yet: if_running: cancel");
+    }
+    given.value
 }
 
 /// The shortest interval.

@@ -1,0 +1,266 @@
+//! `bailey job`.
+
+use bailey_types::JobId;
+use serde::Deserialize;
+
+use crate::api::Api;
+use crate::cli::JobListArgs;
+use crate::home::Home;
+use crate::output::{Done, Out, plain};
+
+/// A job as the API shows it. What a token may not read is absent.
+#[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the API")]
+pub(super) struct Job {
+    job_id: String,
+    pub(super) status: String,
+    plugin: String,
+    command: String,
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default)]
+    max_attempts: u32,
+    #[serde(default)]
+    submitted_by: String,
+    #[serde(default)]
+    principal: String,
+    #[serde(default)]
+    created_at: String,
+    completed_at: Option<String>,
+    next_retry_at: Option<String>,
+    result: Option<String>,
+    last_error: Option<String>,
+    stderr: Option<String>,
+    parent_job_id: Option<String>,
+    pipeline: Option<String>,
+    step: Option<String>,
+    decision_id: Option<String>,
+    waiting_for: Option<String>,
+    #[serde(default)]
+    logs: Vec<Log>,
+    #[serde(default)]
+    transitions: Vec<Transition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Log {
+    level: String,
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Transition {
+    to: String,
+    #[serde(default)]
+    reason: String,
+    attempt: u32,
+    at: String,
+}
+
+#[derive(Deserialize)]
+struct Jobs {
+    jobs: Vec<Job>,
+    total: u64,
+}
+
+pub(super) async fn list(home: &Home, args: &JobListArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let mut path = format!("/jobs?limit={}", args.limit);
+    for (name, value) in [
+        ("plugin", args.plugin.as_ref().map(ToString::to_string)),
+        ("command", args.command.as_ref().map(ToString::to_string)),
+        ("status", args.status.clone()),
+    ] {
+        let Some(value) = value else { continue };
+        // Names and statuses have nothing that would have to be escaped in a query; what has is none of them.
+        let known = value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        anyhow::ensure!(
+            known,
+            crate::Misconfigured(format!("{value:?} is no {name}"))
+        );
+        path = format!("{path}&{name}={value}");
+    }
+    let answer: serde_json::Value = Api::with_token(home)?.get(&path).await?;
+    if home.json() {
+        out.json(&answer)?;
+        return Ok(Done::Well);
+    }
+    let Jobs { jobs, total } = serde_json::from_value(answer)?;
+    let row = |job: &Job| {
+        let what = format!("{}.{}", job.plugin, job.command);
+        [
+            job.job_id.clone(),
+            what,
+            job.status.clone(),
+            job.tries(),
+            job.created_at.clone(),
+            plain(job.summary()),
+        ]
+    };
+    let rows: Vec<_> = jobs.iter().map(row).collect();
+    out.table(["JOB", "COMMAND", "STATUS", "TRY", "CREATED", ""], &rows);
+    if total > u64::from(args.limit) {
+        out.line(format_args!("{} of {total}", jobs.len()));
+    }
+    Ok(Done::Well)
+}
+
+pub(super) async fn inspect(home: &Home, id: JobId, out: &mut Out) -> anyhow::Result<Done> {
+    let api = Api::with_token(home)?;
+    let job: serde_json::Value = api.get(&format!("/job/{id}")).await?;
+    let tree: serde_json::Value = api.get(&format!("/job/{id}/tree")).await?;
+    if home.json() {
+        out.json(&serde_json::json!({ "job": job, "tree": tree }))?;
+        return Ok(Done::Well);
+    }
+    let job: Job = serde_json::from_value(job)?;
+    let tree: Vec<Job> = serde_json::from_value(tree)?;
+    job.describe(out);
+    job.describe_history(out);
+    if tree.len() > 1 {
+        out.line("\nLineage:");
+        let roots = tree.iter().filter(|job| {
+            !tree
+                .iter()
+                .any(|other| Some(&other.job_id) == job.parent_job_id.as_ref())
+        });
+        for root in roots {
+            branch(root, &tree, 1, out);
+        }
+    }
+    Ok(Done::Well)
+}
+
+/// A job and below it those that came of it.
+fn branch(job: &Job, tree: &[Job], depth: usize, out: &mut Out) {
+    let step = job
+        .step
+        .as_ref()
+        .map(|step| format!(" step {step}"))
+        .unwrap_or_default();
+    let indent = "  ".repeat(depth);
+    out.line(format_args!(
+        "{indent}{}.{}{step}: {} {}",
+        job.plugin, job.command, job.status, job.job_id
+    ));
+    // A lineage is a tree, and a pipeline is not deeper than this; a loop in the answer must not loop here.
+    if depth < 64 {
+        for child in tree
+            .iter()
+            .filter(|child| child.parent_job_id.as_ref() == Some(&job.job_id))
+        {
+            branch(child, tree, depth + 1, out);
+        }
+    }
+}
+
+pub(super) async fn logs(home: &Home, id: JobId, out: &mut Out) -> anyhow::Result<Done> {
+    let answer: serde_json::Value = Api::with_token(home)?.get(&format!("/job/{id}")).await?;
+    if home.json() {
+        let part = |name: &str| answer.get(name).cloned().unwrap_or_default();
+        out.json(&serde_json::json!({ "logs": part("logs"), "stderr": part("stderr"), "last_error": part("last_error") }))?;
+        return Ok(Done::Well);
+    }
+    let job: Job = serde_json::from_value(answer)?;
+    for log in &job.logs {
+        out.line(format_args!("{:5} {}", log.level, plain(&log.message)));
+    }
+    if let Some(stderr) = &job.stderr {
+        out.line(plain(stderr.trim_end()));
+    }
+    if let Some(error) = &job.last_error {
+        out.line(format_args!("error {}", plain(error)));
+    }
+    Ok(Done::Well)
+}
+
+impl Job {
+    fn tries(&self) -> String {
+        format!("{}/{}", self.attempt, self.max_attempts)
+    }
+
+    fn summary(&self) -> &str {
+        let text = self
+            .waiting_for
+            .as_deref()
+            .or(self.last_error.as_deref())
+            .or(self.result.as_deref());
+        let line = text.unwrap_or_default().lines().next().unwrap_or_default();
+        line.char_indices()
+            .nth(60)
+            .map_or(line, |(end, _)| line.get(..end).unwrap_or(line))
+    }
+
+    /// What it is and what came of it.
+    pub(super) fn describe(&self, out: &mut Out) {
+        let pipeline = self.pipeline.as_ref().zip(self.step.as_ref());
+        let fields = [
+            ("job", Some(self.job_id.clone())),
+            ("command", Some(format!("{}.{}", self.plugin, self.command))),
+            ("status", Some(self.status.clone())),
+            ("try", Some(self.tries())),
+            (
+                "asked by",
+                Some(format!("{} ({})", self.principal, self.submitted_by))
+                    .filter(|_| !self.principal.is_empty()),
+            ),
+            (
+                "pipeline",
+                pipeline.map(|(pipeline, step)| format!("{pipeline}, step {step}")),
+            ),
+            ("parent", self.parent_job_id.clone()),
+            ("decision", self.decision_id.clone()),
+            ("created", Some(self.created_at.clone())),
+            ("completed", self.completed_at.clone()),
+            ("waits for", self.waiting_for.clone()),
+            ("tried again", self.next_retry_at.clone()),
+            ("error", self.last_error.clone()),
+            ("result", self.result.clone()),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                out.line(format_args!("{name:12} {}", plain(&value)));
+            }
+        }
+    }
+
+    fn describe_history(&self, out: &mut Out) {
+        if self.transitions.is_empty() {
+            return;
+        }
+        out.line("\nHistory:");
+        for transition in &self.transitions {
+            let reason = if transition.reason.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", plain(&transition.reason))
+            };
+            out.line(format_args!(
+                "  {} try {} {}{reason}",
+                transition.at, transition.attempt, transition.to
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lineage_is_shown_as_a_tree() {
+        let job = |id: &str, parent: Option<&str>, step: &str| -> Job {
+            serde_json::from_value(serde_json::json!({
+                "job_id": id, "status": "succeeded", "plugin": step, "command": "handle", "parent_job_id": parent, "step": step,
+            })).unwrap()
+        };
+        let tree = [job("1", None, "greet"), job("2", Some("1"), "echo")];
+        let mut out = Out::default();
+        branch(&tree[0], &tree, 1, &mut out);
+        assert_eq!(
+            out.text(),
+            "  greet.handle step greet: succeeded 1\n    echo.handle step echo: succeeded 2\n"
+        );
+    }
+}

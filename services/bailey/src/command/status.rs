@@ -1,0 +1,129 @@
+//! `bailey status`.
+
+use std::time::Duration;
+
+use http::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::api::{Answer, Api, Unreachable};
+use crate::cli::StatusArgs;
+use crate::home::Home;
+use crate::output::{Done, Out, plain};
+
+/// How often is asked while waiting.
+const EVERY: Duration = Duration::from_millis(250);
+/// Longest time for one answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+struct Health {
+    status: String,
+    #[serde(default)]
+    troubles: Vec<String>,
+    #[serde(default)]
+    uptime_seconds: u64,
+    #[serde(default)]
+    queue_depth: u64,
+    #[serde(default)]
+    plugins_loaded: u64,
+    #[serde(default)]
+    lock_serial: u64,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    posture: String,
+    #[serde(default)]
+    services: Vec<Service>,
+}
+
+#[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the API")]
+struct Service {
+    service: String,
+    state: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    rss_bytes: u64,
+}
+
+pub(super) async fn run(home: &Home, args: &StatusArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let answer = asked(home, args.wait.map(|wait| wait.0)).await?;
+    let ready = answer.status.is_success();
+    if home.json() {
+        out.json(&answer.json::<serde_json::Value>()?)?;
+    } else {
+        show(&answer.json()?, out);
+    }
+    Ok(if ready { Done::Well } else { Done::Badly })
+}
+
+/// The last answer: the first that says that all is well, or the one at the end of the wait.
+async fn asked(home: &Home, wait: Option<Duration>) -> anyhow::Result<Answer> {
+    let end = Instant::now() + wait.unwrap_or_default();
+    loop {
+        let answer = ask(home).await;
+        let ready = answer
+            .as_ref()
+            .is_ok_and(|answer| answer.status.is_success());
+        // Before `init` has run there is not even a CA to check against; a wrong certificate does not get better by waiting either.
+        let hopeless = answer
+            .as_ref()
+            .is_err_and(|e| !e.chain().any(<dyn std::error::Error>::is::<Unreachable>));
+        if ready || hopeless || wait.is_none() || Instant::now() >= end {
+            return answer;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn ask(home: &Home) -> anyhow::Result<Answer> {
+    Api::open(home)?
+        .call(Method::GET, "/healthz", None, ANSWER_TIME)
+        .await
+}
+
+fn show(health: &Health, out: &mut Out) {
+    let row = |service: &Service| {
+        let memory = if service.rss_bytes == 0 {
+            String::new()
+        } else {
+            format!("{:.1} MiB", mebibytes(service.rss_bytes))
+        };
+        [
+            service.service.clone(),
+            service.state.clone(),
+            memory,
+            service.version.clone(),
+            plain(&service.detail),
+        ]
+    };
+    let rows: Vec<_> = health.services.iter().map(row).collect();
+    out.table(["SERVICE", "STATE", "MEMORY", "VERSION", ""], &rows);
+    let posture = if health.posture.is_empty() {
+        "unknown"
+    } else {
+        health.posture.as_str()
+    };
+    out.line(format_args!(
+        "\nBailey {} is {}: {} plugins of lock {}, plugins run {}, {} jobs wait, up {}",
+        health.version,
+        health.status,
+        health.plugins_loaded,
+        health.lock_serial,
+        plain(posture),
+        health.queue_depth,
+        bailey_yaml::Span(Duration::from_secs(health.uptime_seconds)),
+    ));
+    for trouble in &health.troubles {
+        out.line(format_args!("  ! {}", plain(trouble)));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,101 @@
+//! What is printed.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+/// How a command ended that has said everything itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Exit code 0.
+    Well,
+    /// Exit code 1: the job failed, the stack is not ready.
+    Badly,
+}
+
+/// Standard output, written in one go at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Out(String);
+
+impl Out {
+    /// One line.
+    pub(crate) fn line(&mut self, line: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+
+    /// Indented JSON.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.line(serde_json::to_string_pretty(value)?);
+        Ok(())
+    }
+
+    /// Columns as wide as they need to be.
+    pub(crate) fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
+        let mut widths = head.map(|cell| cell.chars().count());
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        self.row(head, widths);
+        for row in rows {
+            self.row(row.each_ref().map(String::as_str), widths);
+        }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [&str; N], widths: [usize; N]) {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        self.line(line.trim_end());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Writes everything. A reader that went away is no error.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        match io::stdout().write_all(self.0.as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// What comes from outside, for a terminal: control characters could move its cursor or change its title.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_have_no_trailing_blanks() {
+        let mut out = Out::default();
+        out.table(
+            ["NAME", "X"],
+            &[["a".into(), "1".into()], ["länger".into(), String::new()]],
+        );
+        assert_eq!(out.text(), "NAME    X\na       1\nlänger\n");
+    }
+
+    #[test]
+    fn escape_sequences_do_not_reach_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\nc");
+    }
+}

@@ -1,0 +1,296 @@
+//! Launch tickets: a decision is consumed, the secrets of its plugin are spliced into the request, and the result is sealed to socket-proxy.
+//!
+//! Everything here computes; who is asked and what is recorded is the business of `rpc`.
+
+mod consumed;
+mod delivery;
+mod refusal;
+
+use std::time::Duration;
+
+use bailey_proto::trust::v1::Signed;
+use bailey_trust::{
+    Decision, Loaded, LockedPlugin, SealingRecipient, SigningKey, Ticket, VerifyingKey, strict_json,
+};
+use bailey_types::{Blake3, Sha256, TicketId, Timestamp};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+pub use consumed::Consumed;
+#[cfg(test)]
+use delivery::Delivery;
+pub use delivery::{Deliveries, of_lock};
+pub use refusal::{Fields, Reason, Refused};
+
+use crate::vault::{Document, Nonce, WipingBuffer};
+
+/// What a ticket is asked with.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The decision, as policy signed it.
+    pub decision: &'a Signed,
+    /// The exact request bytes.
+    pub request: &'a [u8],
+    /// The container that waits.
+    pub container: &'a str,
+}
+
+/// What the world is at the moment of the call.
+#[derive(Debug)]
+pub struct Now<'a> {
+    /// The time.
+    pub time: Timestamp,
+    /// The lock.
+    pub lock: &'a Loaded<Deliveries>,
+    /// The vault's content; `None`: there is no vault.
+    pub vault: Option<&'a Document>,
+}
+
+/// A ticket.
+#[derive(Debug)]
+pub struct Made {
+    /// The signed ticket.
+    pub ticket: Signed,
+    /// Salt and final bytes, sealed to socket-proxy.
+    pub sealed: Vec<u8>,
+    /// What the audit must have before the ticket leaves: names only.
+    pub record: Fields,
+}
+
+/// What makes tickets.
+#[derive(Debug)]
+pub struct Office {
+    /// Decisions must be by this key.
+    pub policy: VerifyingKey,
+    /// Tickets are signed with this one.
+    pub key: SigningKey,
+    /// And sealed to this one.
+    pub socket_proxy: SealingRecipient,
+    /// This life of the broker.
+    pub epoch: String,
+    /// The decisions that were used.
+    pub consumed: Consumed,
+}
+
+/// How long a ticket is valid: the container it names is started already and waits for it.
+const VALIDITY: Duration = Duration::from_secs(30);
+const SALT_BYTES: usize = 32;
+
+type Refusal = (Reason, String);
+
+impl Office {
+    /// Consumes the decision and makes its ticket.
+    pub fn make(&self, asked: &Asked<'_>, now: &Now<'_>) -> Result<Made, Refused> {
+        check_container(asked.container)?;
+        let decision = bailey_trust::verify::<Decision>(asked.decision, &self.policy)
+            .map_err(|e| Refused::early(Reason::BadDecision, e.to_string()))?
+            .statement;
+        let record = names(&decision, asked.container);
+        let refuse = |(reason, detail)| Refused {
+            reason,
+            detail,
+            record: record.clone(),
+        };
+        self.check_decision(&decision, asked.request, now)
+            .map_err(refuse)?;
+        let locked = check_lock(&decision, now).map_err(refuse)?;
+        let delivery = now.lock.view.get(&decision.plugin).ok_or_else(|| {
+            refuse((
+                Reason::NotLocked,
+                format!("{} is not configured", decision.plugin),
+            ))
+        })?;
+        if let Some(vault) = now.vault {
+            check_seal(locked, &vault.nonce).map_err(refuse)?;
+        }
+        let delivered = delivery::decide(now.vault, delivery).map_err(refuse)?;
+        self.consume(&decision, now.time).map_err(refuse)?;
+        let salted = salted(asked.request, &delivered).map_err(refuse)?;
+        let (ticket, sealed) = self
+            .seal(&decision, asked, &salted, now.time)
+            .map_err(refuse)?;
+        let mut record = record.clone();
+        record.insert("principal".into(), json!(delivery.principal));
+        let names: Vec<_> = delivered.secrets.keys().collect();
+        record.insert("secrets".into(), json!(names));
+        if !delivered.withheld.is_empty() {
+            record.insert("secret_revoked".into(), json!(delivered.withheld));
+        }
+        Ok(Made {
+            ticket,
+            sealed,
+            record,
+        })
+    }
+
+    fn check_decision(
+        &self,
+        decision: &Decision,
+        request: &[u8],
+        now: &Now<'_>,
+    ) -> Result<(), Refusal> {
+        decision
+            .check_time(now.time)
+            .map_err(|e| (Reason::Expired, e.to_string()))?;
+        if decision.broker_epoch != self.epoch {
+            let why = "the decision is of an earlier life of the broker";
+            return Err((Reason::WrongEpoch, why.into()));
+        }
+        if Sha256::of(request) != decision.request_sha256 {
+            let why = "the request is not the one that was decided about";
+            return Err((Reason::WrongRequest, why.into()));
+        }
+        // Policy checked this before it signed; whoever splices checks what it splices into.
+        strict_json::check_object(request, &["secrets"])
+            .map_err(|e| (Reason::BadRequest, e.to_string()))
+    }
+
+    fn consume(&self, decision: &Decision, now: Timestamp) -> Result<(), Refusal> {
+        let refusal = match self.consumed.consume(decision.id, decision.expires_at, now) {
+            Ok(()) => return Ok(()),
+            Err(consumed::Refused::Used) => (Reason::DecisionUsed, "the decision was used already"),
+            Err(consumed::Refused::Forgotten) => (
+                Reason::Expired,
+                "the clock went back beyond the decision's time",
+            ),
+            Err(consumed::Refused::Full) => (Reason::Busy, "too many decisions are in use"),
+        };
+        Err((refusal.0, refusal.1.into()))
+    }
+
+    fn seal(
+        &self,
+        decision: &Decision,
+        asked: &Asked<'_>,
+        salted: &[u8],
+        now: Timestamp,
+    ) -> Result<(Signed, Vec<u8>), Refusal> {
+        let ticket = Ticket {
+            id: TicketId::new(),
+            decision: decision.id,
+            final_sha256: Sha256::of(salted),
+            plugin: decision.plugin.clone(),
+            image: decision.image,
+            container: asked.container.to_owned(),
+            container_kind: "cell".into(),
+            issued_at: now,
+            expires_at: now.plus(VALIDITY),
+        };
+        let internal = |e: String| (Reason::Internal, e);
+        let signed = bailey_trust::sign(&ticket, &self.key).map_err(|e| internal(e.to_string()))?;
+        let sealed = self
+            .socket_proxy
+            .seal(salted)
+            .map_err(|e| internal(e.to_string()))?;
+        Ok((signed, sealed))
+    }
+}
+
+/// Keyed BLAKE3 of a tree hash under the vault's nonce (reference: ductile 7.6).
+pub fn tree_mac(nonce: &Nonce, tree: &Blake3) -> Blake3 {
+    Blake3(blake3::keyed_hash(nonce.expose(), &tree.0).into())
+}
+
+fn check_container(id: &str) -> Result<(), Refused> {
+    let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if id.len() == 64 && id.bytes().all(digits) {
+        return Ok(());
+    }
+    let why = "a container is named by its full id, 64 hexadecimal digits";
+    Err(Refused::early(Reason::BadContainer, why))
+}
+
+fn check_lock<'a>(decision: &Decision, now: &Now<'a>) -> Result<&'a LockedPlugin, Refusal> {
+    let lock = &now.lock.lock;
+    let (decided, present) = (decision.lock_serial, lock.serial);
+    // The vault remembers what was signed last, so an old lock that is put back is noticed even by a new life of the broker.
+    if let Some(signed) = now
+        .vault
+        .map(|vault| vault.lock.serial)
+        .filter(|s| *s > present)
+    {
+        let why = format!("bailey.lock has serial {present}, but {signed} was signed: lock again");
+        return Err((Reason::StaleLock, why));
+    }
+    if decided < present {
+        let why = format!("decided under the lock {decided}; the present one is {present}");
+        return Err((Reason::OlderLock, why));
+    }
+    if decided > present {
+        let why = format!("decided under the lock {decided}; the broker sees {present}");
+        return Err((Reason::NewerLock, why));
+    }
+    let plugin = &decision.plugin;
+    let locked = lock.plugins.get(plugin);
+    let locked = locked.ok_or_else(|| (Reason::NotLocked, format!("{plugin} is not locked")))?;
+    let proposed = &locked.proposed;
+    if decision.image != proposed.image {
+        let why = format!("the lock has the image {} for {plugin}", proposed.image);
+        return Err((Reason::WrongImage, why));
+    }
+    if decision.account != proposed.account || decision.egress != proposed.egress {
+        return Err((
+            Reason::WrongGrant,
+            format!("the lock has other grants for {plugin}"),
+        ));
+    }
+    Ok(locked)
+}
+
+fn check_seal(locked: &LockedPlugin, nonce: &Nonce) -> Result<(), Refusal> {
+    use subtle::ConstantTimeEq as _;
+    let expected = tree_mac(nonce, &locked.proposed.tree_blake3);
+    if expected.0.ct_eq(&locked.tree_mac.0).into() {
+        return Ok(());
+    }
+    let why = "the plugin was sealed under another vault: run `bailey plugin lock --all`";
+    Err((Reason::WrongSeal, why.into()))
+}
+
+/// Salt and final bytes in one wiped buffer.
+fn salted(
+    request: &[u8],
+    delivered: &delivery::Delivered<'_>,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let salt: [u8; SALT_BYTES] = rand::random();
+    let with_secrets;
+    let last = if delivered.secrets.is_empty() {
+        request
+    } else {
+        let mut secrets = WipingBuffer::new();
+        let exposed = delivered
+            .secrets
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()));
+        let exposed: std::collections::BTreeMap<_, _> = exposed.collect();
+        serde_json::to_writer(&mut secrets, &exposed)
+            .map_err(|_| (Reason::Internal, "writing the secrets".to_owned()))?;
+        with_secrets = strict_json::splice_member(request, "secrets", secrets.as_slice())
+            .map(Zeroizing::new)
+            .map_err(|e| (Reason::BadRequest, e.to_string()))?;
+        &with_secrets
+    };
+    let mut salted = Zeroizing::new(Vec::with_capacity(SALT_BYTES + last.len()));
+    salted.extend_from_slice(&salt);
+    salted.extend_from_slice(last);
+    Ok(salted)
+}
+
+fn names(decision: &Decision, container: &str) -> Fields {
+    let fields = [
+        ("decision", json!(decision.id)),
+        ("job", json!(decision.job)),
+        ("attempt", json!(decision.attempt)),
+        ("plugin", json!(decision.plugin)),
+        ("command", json!(decision.command)),
+        ("container", json!(container)),
+        ("lock_serial", json!(decision.lock_serial)),
+    ];
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+
+use bailey_types::{SecretName, Timestamp};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::token::Bearer;
+
+const CANARY: &str = "canary-3f9c1e";
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    key: SealingKey,
+    trust: TrustFile,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (dir, key) = (tempfile::tempdir().unwrap(), SealingKey::generate());
+        let trust = crate::testing::trust(&key);
+        let fixture = Self { dir, key, trust };
+        fixture.put_key(&fixture.key.to_file_text());
+        fixture
+    }
+
+    fn put_key(&self, text: &str) {
+        let path = self.dir.path().join("age.key");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn open(&self) -> Vault {
+        Vault::open(self.dir.path(), &self.path("age.key"), &self.trust).unwrap()
+    }
+
+    fn genesis(&self) -> Document {
+        Document::genesis(
+            self.trust.stack.clone(),
+            Bearer::admin().hash(),
+            Nonce::generate(),
+        )
+    }
+
+    /// A vault that holds one secret, `demo` for the principal `greet`, with the canary as its value.
+    fn filled(&self) -> Vault {
+        let vault = self.open();
+        vault.init(self.genesis()).unwrap();
+        vault
+            .change(|document| document.register(principal("greet"), PrincipalKind::Plugin))
+            .unwrap();
+        vault
+            .change(|document| {
+                document.set_secret(set("demo", Some(CANARY), &["greet"]), Timestamp(1))
+            })
+            .unwrap();
+        vault
+    }
+}
+
+fn principal(name: &str) -> bailey_types::PrincipalName {
+    name.parse().unwrap()
+}
+
+fn names(list: &[&str]) -> BTreeSet<bailey_types::PrincipalName> {
+    list.iter().map(|name| principal(name)).collect()
+}
+
+fn set(name: &str, value: Option<&str>, grants: &[&str]) -> SetSecret {
+    SetSecret {
+        name: name.parse().unwrap(),
+        value: value.map(|text| Value::from(Zeroizing::new(text.to_owned()))),
+        grants: Grants::Given(names(grants)),
+        description: String::new(),
+    }
+}
+
+fn replace(name: &str, grants: &[&str]) -> SetSecret {
+    SetSecret {
+        grants: Grants::Replace(names(grants)),
+        ..set(name, None, &[])
+    }
+}
+
+fn sealed(vault: &Vault) -> String {
+    match vault.state() {
+        State::Sealed(reason) => reason,
+        other @ (State::NoVault | State::Open(_)) => panic!("not sealed: {other:?}"),
+    }
+}
+
+#[test]
+fn what_was_changed_is_there_after_a_restart() {
+    let fixture = Fixture::new();
+    let before = fixture.filled().document().unwrap();
+    let after = fixture.open().document().unwrap();
+    assert_eq!(before, after);
+    let name: SecretName = "demo".parse().unwrap();
+    assert_eq!(after.secrets[&name].value.expose(), CANARY);
+}
+
+#[test]
+fn neither_plaintext_nor_debug_shows_a_value() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    for entry in std::fs::read_dir(fixture.dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(
+            !String::from_utf8_lossy(&bytes).contains(CANARY),
+            "{}",
+            path.display()
+        );
+    }
+    assert!(!format!("{vault:?} {:?}", vault.state()).contains(CANARY));
+    let mode = fixture
+        .path("vault.age")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn before_init_there_is_no_vault_and_it_is_made_once() {
+    let fixture = Fixture::new();
+    let vault = fixture.open();
+    assert!(matches!(vault.document(), Err(Error::NoVault)));
+    assert!(matches!(vault.change(|_| Ok(())), Err(Error::NoVault)));
+    vault.init(fixture.genesis()).unwrap();
+    assert!(matches!(vault.init(fixture.genesis()), Err(Error::Exists)));
+    let core = vault.document().unwrap().principals[&principal("core")].clone();
+    assert_eq!(
+        core,
+        Principal {
+            kind: PrincipalKind::Gateway,
+            status: Status::Active
+        }
+    );
+}
+
+#[test]
+fn a_bad_key_seals_and_the_right_one_unseals() {
+    let fixture = Fixture::new();
+    drop(fixture.filled());
+    fixture.put_key("");
+    let vault = fixture.open();
+    assert!(sealed(&vault).contains("is empty"));
+    assert!(matches!(vault.change(|_| Ok(())), Err(Error::Sealed(_))));
+    assert!(matches!(
+        vault.init(fixture.genesis()),
+        Err(Error::Sealed(_))
+    ));
+    assert!(!vault.unseal());
+    fixture.put_key(&SealingKey::generate().to_file_text());
+    assert!(!vault.unseal());
+    assert!(sealed(&vault).contains("another key"));
+    fixture.put_key(&fixture.key.to_file_text());
+    assert!(vault.unseal());
+    assert_eq!(vault.document().unwrap().secrets.len(), 1);
+}
+
+#[test]
+fn a_bad_key_seals_even_where_there_is_no_vault() {
+    let fixture = Fixture::new();
+    fixture.put_key("");
+    assert!(matches!(
+        fixture.open().init(fixture.genesis()),
+        Err(Error::Sealed(_))
+    ));
+    assert!(!fixture.path("vault.age").exists());
+}
+
+#[test]
+fn what_is_not_our_vault_is_never_opened_or_replaced() {
+    let fixture = Fixture::new();
+    let recipient = fixture.key.recipient();
+    let mut foreign = fixture.genesis();
+    foreign.stack = "other".parse().unwrap();
+    let foreign = serde_json::to_vec(&foreign).unwrap();
+    let plain = serde_json::to_vec(&fixture.genesis()).unwrap();
+    let extra = [br#"{"extra":1,"#, &plain[1..]].concat();
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("empty", Vec::new()),
+        ("unencrypted", plain.clone()),
+        (
+            "for another key",
+            SealingKey::generate().recipient().seal(&plain).unwrap(),
+        ),
+        ("malformed", recipient.seal(b"{}").unwrap()),
+        ("with an unknown field", recipient.seal(&extra).unwrap()),
+        ("of another stack", recipient.seal(&foreign).unwrap()),
+    ];
+    for (what, blob) in cases {
+        std::fs::write(fixture.path("vault.age"), &blob).unwrap();
+        let vault = fixture.open();
+        assert!(
+            sealed(&vault).contains("vault.age cannot be used"),
+            "{what}"
+        );
+        assert!(
+            matches!(vault.init(fixture.genesis()), Err(Error::Sealed(_))),
+            "{what}"
+        );
+        assert_eq!(
+            std::fs::read(fixture.path("vault.age")).unwrap(),
+            blob,
+            "{what}"
+        );
+    }
+    // The permitted neighbour of all of them.
+    std::fs::write(fixture.path("vault.age"), recipient.seal(&plain).unwrap()).unwrap();
+    assert!(fixture.open().document().is_ok());
+}
+
+#[test]
+fn what_an_interrupted_write_left_does_no_harm() {
+    let fixture = Fixture::new();
+    drop(fixture.filled());
+    std::fs::write(fixture.path(".vault.age.new"), b"half a va").unwrap();
+    let vault = fixture.open();
+    vault
+        .change(|document| document.register(principal("echo"), PrincipalKind::Plugin))
+        .unwrap();
+    assert!(!fixture.path(".vault.age.new").exists());
+    drop(vault);
+    assert_eq!(fixture.open().document().unwrap().principals.len(), 3);
+}
+
+#[test]
+fn a_write_that_fails_leaves_memory_and_disk_as_they_were() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let before = std::fs::read(fixture.path("vault.age")).unwrap();
+    // A folder where the temporary file should go: neither removable as a file nor to be written.
+    std::fs::create_dir(fixture.path(".vault.age.new")).unwrap();
+    let register =
+        || vault.change(|document| document.register(principal("echo"), PrincipalKind::Plugin));
+    assert!(matches!(
+        register(),
+        Err(Error::Write(FileError::Io { .. }))
+    ));
+    assert!(
+        !vault
+            .document()
+            .unwrap()
+            .principals
+            .contains_key(&principal("echo"))
+    );
+    assert_eq!(std::fs::read(fixture.path("vault.age")).unwrap(), before);
+    std::fs::remove_dir(fixture.path(".vault.age.new")).unwrap();
+    assert!(register().unwrap());
+}
+
+#[test]
+fn a_change_from_outside_is_never_written_over() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let theirs = fixture.key.recipient().seal(b"theirs").unwrap();
+    std::fs::write(fixture.path("vault.age"), &theirs).unwrap();
+    let register =
+        || vault.change(|document| document.register(principal("echo"), PrincipalKind::Plugin));
+    assert!(matches!(
+        register(),
+        Err(Error::Write(FileError::ChangedOutside(_)))
+    ));
+    assert_eq!(std::fs::read(fixture.path("vault.age")).unwrap(), theirs);
+    std::fs::remove_file(fixture.path("vault.age")).unwrap();
+    assert!(matches!(
+        register(),
+        Err(Error::Write(FileError::ChangedOutside(_)))
+    ));
+}
+
+#[test]
+fn a_vault_has_one_writer() {
+    let fixture = Fixture::new();
+    let _first = fixture.open();
+    let second = Vault::open(fixture.dir.path(), &fixture.path("age.key"), &fixture.trust);
+    assert!(matches!(second, Err(FileError::TwoWriters(_))));
+}
+
+#[test]
+fn what_changes_nothing_writes_nothing() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let before = std::fs::read(fixture.path("vault.age")).unwrap();
+    let again =
+        vault.change(|document| document.register(principal("greet"), PrincipalKind::Plugin));
+    assert!(!again.unwrap());
+    let again =
+        vault.change(|document| document.set_secret(replace("demo", &["greet"]), Timestamp(9)));
+    assert_eq!(again.unwrap(), SetOutcome::Granted);
+    // Each encryption differs, so equal bytes were not written again.
+    assert_eq!(std::fs::read(fixture.path("vault.age")).unwrap(), before);
+}
+
+#[test]
+fn set_changes_grants_but_never_a_value() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let try_set = |asked| vault.change(|document| document.set_secret(asked, Timestamp(2)));
+    let refused = |asked| match try_set(asked) {
+        Err(Error::Refused(refused)) => refused,
+        other => panic!("{other:?}"),
+    };
+    let demo: SecretName = "demo".parse().unwrap();
+    assert_eq!(
+        refused(set("demo", Some("new"), &[])),
+        Refused::ValueExists(demo.clone())
+    );
+    assert_eq!(
+        refused(set("demo", Some(CANARY), &[])),
+        Refused::ValueExists(demo.clone())
+    );
+    assert_eq!(
+        refused(set("demo", None, &["greet"])),
+        Refused::GrantsUnclear(demo.clone())
+    );
+    assert_eq!(refused(set("other", None, &[])), Refused::NoValue);
+    assert_eq!(
+        refused(set("other", Some("x"), &["nobody"])),
+        Refused::NoSuchPrincipal(principal("nobody"))
+    );
+    assert_eq!(
+        refused(replace("demo", &["nobody"])),
+        Refused::NoSuchPrincipal(principal("nobody"))
+    );
+    let reserved = "core-admin-token".to_owned();
+    assert_eq!(
+        refused(set("core-admin-token", Some("x"), &[])),
+        Refused::Reserved(reserved)
+    );
+    assert_eq!(
+        try_set(set("demo", None, &[])).unwrap(),
+        SetOutcome::Granted
+    );
+    assert_eq!(
+        vault.document().unwrap().secrets[&demo].authorized_principals,
+        names(&["greet"])
+    );
+    assert_eq!(try_set(replace("demo", &[])).unwrap(), SetOutcome::Granted);
+    let secret = vault.document().unwrap().secrets[&demo].clone();
+    assert_eq!(
+        (secret.authorized_principals, secret.value.expose()),
+        (names(&[]), CANARY)
+    );
+    assert_eq!(
+        try_set(set("other", Some("x"), &["greet"])).unwrap(),
+        SetOutcome::Set
+    );
+}
+
+#[test]
+fn a_revoked_secret_is_never_set_again() {
+    let fixture = Fixture::new();
+    let mut document = Document::clone(&fixture.filled().document().unwrap());
+    let demo: SecretName = "demo".parse().unwrap();
+    document.secrets.get_mut(&demo).unwrap().status = Status::Revoked;
+    let set = document.set_secret(replace("demo", &[]), Timestamp(3));
+    assert_eq!(set, Err(Refused::SecretRevoked(demo)));
+}
+
+#[test]
+fn a_principal_is_registered_once_and_core_never() {
+    let mut document = Fixture::new().genesis();
+    assert_eq!(
+        document.register(principal("greet"), PrincipalKind::Plugin),
+        Ok(true)
+    );
+    assert_eq!(
+        document.register(principal("greet"), PrincipalKind::Plugin),
+        Ok(false)
+    );
+    let differs = document.register(principal("greet"), PrincipalKind::Consumer);
+    assert!(matches!(differs, Err(Refused::PrincipalDiffers { .. })));
+    let core = document.register(principal("core"), PrincipalKind::Gateway);
+    assert_eq!(core, Err(Refused::Reserved("core".into())));
+}

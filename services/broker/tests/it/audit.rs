@@ -1,0 +1,145 @@
+//! The audit service's part: the real log, served over the real mesh.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bailey_audit_log::{Log, NewEntry};
+use bailey_mesh::Caller;
+use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
+use bailey_proto::audit::v1::{
+    AppendRequest, AppendResponse, CheckpointRequest, CheckpointResponse, CosignRequest,
+    CosignResponse, EntriesRequest, EntriesResponse,
+};
+use bailey_test::{Served, TestStack};
+use bailey_trust::VerifyingKey;
+use bailey_types::{Service, Timestamp};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+/// The log of a stack under test.
+#[derive(Clone)]
+pub struct Audit {
+    log: Arc<Mutex<Log>>,
+    broker: VerifyingKey,
+    /// Size of the log, and how often the broker co-signed it.
+    progress: Arc<watch::Sender<(u64, u64)>>,
+}
+
+impl Audit {
+    pub fn new(stack: &TestStack) -> Self {
+        let (trust, key) = (stack.trust(), stack.signing_key(Service::Audit));
+        let (log, _) = Log::open(&stack.dir().join("log"), &trust.stack, key).unwrap();
+        let (log, progress) = (
+            Arc::new(Mutex::new(log)),
+            Arc::new(watch::Sender::new((0, 0))),
+        );
+        Self {
+            log,
+            broker: trust.signing.broker,
+            progress,
+        }
+    }
+
+    /// Serves the log on the mesh until the answer is dropped.
+    pub fn serve(&self, stack: &TestStack) -> Served {
+        let routes = Routes::new(AuditServiceServer::new(self.clone()));
+        stack.serve(Service::Audit, routes)
+    }
+
+    /// Waits for an entry of this kind; answers its fields.
+    pub async fn entry(&self, kind: &str) -> Json {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.borrow_and_update();
+            if let Some(found) = self.all().iter().find(|entry| entry["kind"] == kind) {
+                assert_eq!(found["actor"], "broker");
+                return found["fields"].clone();
+            }
+            progress.changed().await.unwrap();
+        }
+    }
+
+    /// Waits until the broker has co-signed so often.
+    pub async fn cosigned(&self, often: u64) {
+        self.progress
+            .subscribe()
+            .wait_for(|(_, times)| *times >= often)
+            .await
+            .unwrap();
+    }
+
+    /// All entries.
+    pub fn all(&self) -> Vec<Json> {
+        let entries = self.log().entries(0, 1000).unwrap();
+        entries
+            .iter()
+            .map(|entry| serde_json::from_slice(entry).unwrap())
+            .collect()
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn append(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Response<AppendResponse>, Status> {
+        let actor = Caller::of(&request)?.service().to_string();
+        let new = |entry: &bailey_proto::audit::v1::Entry| NewEntry {
+            at: Timestamp(0),
+            actor: actor.clone(),
+            kind: entry.kind.clone(),
+            fields: RawValue::from_string(entry.fields_json.clone()).unwrap(),
+        };
+        let entries: Vec<_> = request.get_ref().entries.iter().map(new).collect();
+        let mut log = self.log();
+        let appended = log.append(&entries).unwrap();
+        let checkpoint = log.note().to_vec().into();
+        self.progress.send_modify(|(size, _)| *size = appended.size);
+        Ok(Response::new(AppendResponse {
+            first_index: appended.first_index,
+            checkpoint,
+            consistency_proof: Vec::new(),
+        }))
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointRequest>,
+    ) -> Result<Response<CheckpointResponse>, Status> {
+        let log = self.log();
+        let proof = log.consistency(request.get_ref().known_size).unwrap();
+        let consistency_proof = proof.iter().map(|hash| hash.0.to_vec().into()).collect();
+        let checkpoint = log.note().to_vec().into();
+        Ok(Response::new(CheckpointResponse {
+            checkpoint,
+            consistency_proof,
+        }))
+    }
+
+    async fn cosign(
+        &self,
+        request: Request<CosignRequest>,
+    ) -> Result<Response<CosignResponse>, Status> {
+        let note = &request.get_ref().note;
+        let kept = self
+            .log()
+            .keep_cosigned(note, Service::Broker, &self.broker);
+        kept.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        self.progress.send_modify(|(_, times)| *times += 1);
+        Ok(Response::new(CosignResponse {}))
+    }
+
+    async fn entries(
+        &self,
+        _: Request<EntriesRequest>,
+    ) -> Result<Response<EntriesResponse>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+}

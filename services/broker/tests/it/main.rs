@@ -1,0 +1,11 @@
+//! The broker over its wires: the mesh, the enrolment listener, the management socket.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
+
+mod audit;
+mod binary;
+mod enrolment;
+mod harness;
+mod management;
+mod mesh;
+mod sealed;
+mod ticket;

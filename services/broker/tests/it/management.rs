@@ -1,0 +1,318 @@
+//! The management socket.
+
+use bailey_proto::management::v1::lock_service_client::LockServiceClient;
+use bailey_proto::management::v1::vault_service_client::VaultServiceClient;
+use bailey_proto::management::v1::{
+    CreateTokenRequest, InitRequest, ListRequest, ProposeRequest, SetSecretRequest, SignRequest,
+    StatusRequest,
+};
+use bailey_types::Serial;
+use prost::Message as _;
+use serde_json::json;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request};
+
+use crate::harness::{Broker, logged, proposal};
+
+/// Every method that is served on the socket, from the definitions.
+fn methods() -> Vec<String> {
+    let files = prost_types::FileDescriptorSet::decode(bailey_proto::DESCRIPTORS).unwrap();
+    let ours = ["VaultService", "LockService"];
+    let mut methods = Vec::new();
+    for file in files
+        .file
+        .iter()
+        .filter(|file| file.package() == "bailey.management.v1")
+    {
+        for service in file
+            .service
+            .iter()
+            .filter(|service| ours.contains(&service.name()))
+        {
+            for method in &service.method {
+                let path = format!("/bailey.management.v1.{}/{}", service.name(), method.name());
+                methods.push(path);
+            }
+        }
+    }
+    assert!(methods.len() >= 8, "{methods:?}");
+    methods
+}
+
+/// The code that an empty request to `method` gets.
+async fn code(broker: &Broker, method: &str, bearer: Option<&str>) -> Code {
+    let mut grpc = Grpc::new(broker.channel().await);
+    grpc.ready().await.unwrap();
+    let mut request = Request::new(());
+    if let Some(bearer) = bearer {
+        request
+            .metadata_mut()
+            .insert("authorization", bearer.parse().unwrap());
+    }
+    let path: PathAndQuery = method.parse().unwrap();
+    let answer: Result<tonic::Response<()>, _> = grpc
+        .unary(request, path, tonic_prost::ProstCodec::default())
+        .await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[tokio::test]
+async fn without_the_admin_token_nothing_but_init_and_status_is_answered() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let api = broker.create_token(&admin, "ops", &["*"]).await;
+    for method in methods() {
+        let open = method.ends_with("/Init") || method.ends_with("/Status");
+        let refused = code(&broker, &method, None).await == Code::Unauthenticated;
+        assert_eq!(refused, !open, "{method}");
+        let right = format!("Bearer {admin}");
+        assert_ne!(
+            code(&broker, &method, Some(&right)).await,
+            Code::Unauthenticated,
+            "{method}"
+        );
+    }
+    for wrong in [
+        format!("Bearer {api}"),
+        "Bearer ".into(),
+        format!("Basic {admin}"),
+    ] {
+        let list = "/bailey.management.v1.VaultService/List";
+        assert_eq!(
+            code(&broker, list, Some(&wrong)).await,
+            Code::Unauthenticated
+        );
+    }
+    let refused = broker.audit.entry("manage.refused").await;
+    assert_eq!(refused["reason"], "wrong_token");
+}
+
+#[tokio::test]
+async fn another_uid_is_answered_nothing_at_all() {
+    let broker = Broker::start_with(Broker::for_another_uid).await;
+    for method in methods() {
+        assert_eq!(
+            code(&broker, &method, None).await,
+            Code::PermissionDenied,
+            "{method}"
+        );
+    }
+    assert_eq!(
+        broker.audit.entry("manage.refused").await["reason"],
+        "wrong_uid"
+    );
+}
+
+#[tokio::test]
+async fn guessing_the_admin_token_is_slow() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let list = "/bailey.management.v1.VaultService/List";
+    let mut codes = Vec::new();
+    for _ in 0..11 {
+        codes.push(code(&broker, list, Some("Bearer blyadmin_guess")).await);
+    }
+    assert_eq!(codes[..10], [Code::Unauthenticated; 10]);
+    assert_eq!(codes[10], Code::ResourceExhausted);
+    // Not even the right one is looked at now.
+    let right = format!("Bearer {admin}");
+    assert_eq!(
+        code(&broker, list, Some(&right)).await,
+        Code::ResourceExhausted
+    );
+}
+
+#[tokio::test]
+async fn a_vault_is_made_once_and_says_how_it_is() {
+    let broker = Broker::start().await;
+    broker.says("there is no vault yet").await;
+    let mut vault = broker.vault("").await;
+    let status = vault.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.state, "no_vault");
+    let list = vault.list(ListRequest {}).await.unwrap_err();
+    assert_eq!(list.code(), Code::FailedPrecondition);
+    let admin = broker.init().await;
+    let again = vault.init(InitRequest {}).await.unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition);
+    broker.grant_demo_key(&admin, "hunter2").await;
+    broker.create_token(&admin, "ops", &["plugin:rw"]).await;
+    let status = vault.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(
+        (status.state.as_str(), status.secrets, status.tokens),
+        ("open", 1, 1)
+    );
+    let list = broker
+        .vault(&admin)
+        .await
+        .list(ListRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (
+            list.secrets[0].name.as_str(),
+            list.secrets[0].status.as_str()
+        ),
+        ("demo_key", "active")
+    );
+    assert_eq!(list.secrets[0].granted_to, ["greet"]);
+    assert_eq!(list.tokens[0].scopes, ["plugin:rw"]);
+    assert_eq!(
+        broker.audit.entry("secret.set").await["granted_to"],
+        json!(["greet"])
+    );
+    assert_eq!(broker.audit.entry("token.created").await["token"], "ops");
+}
+
+#[tokio::test]
+async fn bad_secrets_and_tokens_are_refused() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let mut vault = broker.vault(&admin).await;
+    let set = |name: &str, value: Vec<u8>| SetSecretRequest {
+        name: name.into(),
+        value: value.into(),
+        ..SetSecretRequest::default()
+    };
+    for bad in [
+        set("demo", vec![0xff]),
+        set("demo", vec![b'x'; (64 << 10) + 1]),
+        set("demo", Vec::new()),
+        set("Demo", vec![b'x']),
+        set("core-admin-token", vec![b'x']),
+    ] {
+        let refused = vault.set_secret(bad).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    assert!(
+        vault
+            .set_secret(set("demo", vec![b'x'; 64 << 10]))
+            .await
+            .is_ok()
+    );
+    let again = vault.set_secret(set("demo", vec![b'y'])).await.unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition);
+    assert!(again.message().contains("roll"), "{again}");
+    let token = |name: &str, scopes: &[&str]| CreateTokenRequest {
+        name: name.into(),
+        scopes: scopes.iter().map(ToString::to_string).collect(),
+    };
+    for bad in [
+        token("ops", &[]),
+        token("ops", &["plugin:all"]),
+        token("", &["*"]),
+    ] {
+        let refused = vault.create_token(bad).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    assert!(vault.create_token(token("ops", &["*"])).await.is_ok());
+    let again = vault.create_token(token("ops", &["*"])).await.unwrap_err();
+    assert_eq!(again.code(), Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_lock_is_signed_by_its_code_and_recorded() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let lock = broker.lock_greet(&admin).await;
+    assert_eq!((lock.serial, lock.next_uid), (Serial(1), 20_002));
+    assert_eq!(broker.audit.entry("lock.signed").await["serial"], 1);
+    assert_eq!(broker.lock_greet(&admin).await.serial, Serial(2));
+    let code = "AAAAAAAA".to_owned();
+    let wrong = broker
+        .lock(&admin)
+        .await
+        .sign(SignRequest { code })
+        .await
+        .unwrap_err();
+    assert_eq!(wrong.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn no_lock_leaves_without_its_record() {
+    let mut broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.served.take().unwrap().stop().await;
+    let mut lock = broker.lock(&admin).await;
+    let request = || ProposeRequest {
+        proposal: serde_json::to_vec(&proposal()).unwrap().into(),
+    };
+    let code = lock.propose(request()).await.unwrap().into_inner().code;
+    let refused = lock.sign(SignRequest { code }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    broker.served = Some(broker.audit.serve(&broker.stack));
+    // The serial that was not signed for anybody is not used again.
+    assert_eq!(broker.lock_greet(&admin).await.serial, Serial(2));
+}
+
+#[tokio::test]
+async fn the_broker_cosigns_only_what_continues_what_it_cosigned_before() {
+    let mut broker = Broker::start().await;
+    broker.audit.cosigned(1).await;
+    broker.init().await;
+    broker.audit.entry("vault.made").await;
+    broker.restart().await;
+    broker.audit.cosigned(2).await;
+    broker.stop().await;
+    let path = broker.stack.dir().join("data/broker/witness.json");
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let other = json!({ "size": known["size"], "root": "00".repeat(32) });
+    std::fs::write(&path, other.to_string()).unwrap();
+    broker.start_again().await;
+    broker.says("the audit log is not co-signed").await;
+}
+
+#[tokio::test]
+async fn no_value_and_no_token_reaches_log_or_audit() {
+    let canary = format!("canary-{:x}", rand::random::<u64>());
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.grant_demo_key(&admin, &canary).await;
+    let token = broker.create_token(&admin, "ops", &["*"]).await;
+    broker.lock_greet(&admin).await;
+    // A refused change is shown without what was refused, too.
+    let asked = SetSecretRequest {
+        name: "demo_key".into(),
+        value: canary.clone().into_bytes().into(),
+        ..SetSecretRequest::default()
+    };
+    let refused = broker
+        .vault(&admin)
+        .await
+        .set_secret(asked)
+        .await
+        .unwrap_err();
+    broker.audit.entry("token.created").await;
+    let audit: String = broker.audit.all().iter().map(ToString::to_string).collect();
+    let log = logged();
+    assert!(
+        log.contains("made the vault"),
+        "the log was not listened to"
+    );
+    for secret in [canary, admin, token] {
+        assert!(!audit.contains(&secret), "in the audit log");
+        assert!(!log.contains(&secret), "in the log");
+        assert!(!refused.message().contains(&secret), "in an answer");
+    }
+}
+
+#[tokio::test]
+async fn the_generated_clients_reach_both_services() {
+    let broker = Broker::start().await;
+    let (vault, lock) = (broker.channel().await, broker.channel().await);
+    assert!(
+        VaultServiceClient::new(vault)
+            .status(StatusRequest {})
+            .await
+            .is_ok()
+    );
+    let request = SignRequest {
+        code: String::new(),
+    };
+    let refused = LockServiceClient::new(lock)
+        .sign(request)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}

@@ -1,0 +1,63 @@
+//! What plugins remember: the state that their next call gets, and the facts behind it.
+
+use bailey_db::Connection;
+use bailey_types::{CommandName, EventType, JobId, PluginName, Timestamp};
+
+/// The state, JSON object text; `{}` where there is none yet.
+pub async fn state(db: &mut Connection, plugin: &PluginName) -> Result<String, sqlx::Error> {
+    let plugin = plugin.as_str();
+    let row = sqlx::query_scalar!("SELECT state FROM plugin_state WHERE plugin = ?", plugin);
+    Ok(row
+        .fetch_optional(db)
+        .await?
+        .unwrap_or_else(|| "{}".to_owned()))
+}
+
+/// Replaces the state.
+pub async fn replace_state(
+    db: &mut Connection,
+    plugin: &PluginName,
+    state: &str,
+    at: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let plugin = plugin.as_str();
+    sqlx::query!(
+        "INSERT INTO plugin_state (plugin, state, updated_at_ms) VALUES (?, ?, ?)
+         ON CONFLICT (plugin) DO UPDATE SET state = excluded.state, updated_at_ms = excluded.updated_at_ms",
+        plugin,
+        state,
+        at.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Appends a fact.
+pub async fn append_fact(
+    db: &mut Connection,
+    plugin: &PluginName,
+    fact_type: &EventType,
+    (job, command): (JobId, &CommandName),
+    fact: &str,
+    at: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let (plugin, fact_type, job, command) = (
+        plugin.as_str(),
+        fact_type.as_str(),
+        job.to_string(),
+        command.as_str(),
+    );
+    sqlx::query!(
+        "INSERT INTO plugin_fact (plugin, fact_type, job_id, command, fact, created_at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        plugin,
+        fact_type,
+        job,
+        command,
+        fact,
+        at.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Queued jobs and free slots find each other here, oldest job first. Nothing polls: whoever changes something wakes it.
+
+mod assign;
+
+use std::time::Duration;
+
+use bailey_types::{PluginName, Timestamp};
+
+use crate::fleet::Room;
+use crate::job::Job;
+use crate::state::State;
+use crate::view::{self, Locked};
+use crate::{db, report};
+
+use assign::Assigned;
+
+/// How long until a lock that is missing or refused is looked at again, while jobs wait for it.
+const LOCK_RECHECK: Duration = Duration::from_secs(5);
+
+/// How long until a failing database is tried again.
+const DB_RECHECK: Duration = Duration::from_secs(1);
+
+/// Assigns jobs until the shutdown.
+pub async fn run(state: State) -> anyhow::Result<()> {
+    let mut patience = Patience::new(state.options.policy_backoff);
+    loop {
+        let woken = state.wake.notified();
+        let next = match round(&state, &mut patience).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(error = %bailey_error::Chain(&error), "assigning jobs failed");
+                Some(DB_RECHECK)
+            }
+        };
+        tokio::select! {
+            () = woken => {}
+            () = sleep(next) => {}
+            () = state.shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes away the leases of runners that have fallen silent, until the shutdown.
+pub async fn reap(state: State) -> anyhow::Result<()> {
+    loop {
+        let joined = state.fleet.joined.notified();
+        let (expired, next) = state.fleet.expired();
+        let why = "its runner fell silent";
+        if let Err(error) = report::give_up(&state, &expired, why).await {
+            tracing::error!(error = %bailey_error::Chain(&error), "giving leases up failed");
+        }
+        let until = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = joined => {}
+            () = until => {}
+            () = state.shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// How long to wait for policy: longer each time, until it answers.
+struct Patience {
+    shortest: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Patience {
+    const fn new((shortest, longest): (Duration, Duration)) -> Self {
+        Self {
+            shortest,
+            longest,
+            next: shortest,
+        }
+    }
+
+    fn answered(&mut self) {
+        self.next = self.shortest;
+    }
+
+    fn failed(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.longest);
+        wait
+    }
+}
+
+/// Assigns what can be assigned now; answers when something may become due by itself.
+async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration>, report::Error> {
+    loop {
+        let locked = match state.locked() {
+            Ok(locked) => locked,
+            Err(error) => {
+                state.hold(&error.to_string());
+                return Ok(Some(LOCK_RECHECK));
+            }
+        };
+        let runner = match state.fleet.room() {
+            Room::At(runner) => runner,
+            Room::None(why) => {
+                state.hold(&why);
+                return Ok(None);
+            }
+        };
+        let (job, next) = due(state, &locked).await?;
+        let Some(job) = job else {
+            state.hold("");
+            return Ok(next);
+        };
+        match assign::one(state, &locked, &runner, &job).await? {
+            Assigned::Done => {
+                patience.answered();
+                state.hold("");
+            }
+            Assigned::Postponed(why) => {
+                state.hold(&why);
+                return Ok(Some(patience.failed()));
+            }
+        }
+    }
+}
+
+/// The job whose turn it is, or how long until a job becomes due.
+async fn due(
+    state: &State,
+    locked: &Locked,
+) -> Result<(Option<Job>, Option<Duration>), sqlx::Error> {
+    let now = state.clock.now();
+    let mut read = state.db.read().await?;
+    let running = db::job::find::running_by_plugin(&mut read).await?;
+    let full: Vec<&PluginName> = running
+        .iter()
+        .filter(|(plugin, running)| **running >= view::parallelism(locked, plugin))
+        .map(|(plugin, _)| plugin)
+        .collect();
+    let total: u32 = running.values().sum();
+    let job = if total < locked.view.config.service.max_workers {
+        db::job::find::due(&mut read, now, &full).await?
+    } else {
+        None
+    };
+    let next: Option<Timestamp> = db::job::find::next_retry(&mut read, now).await?;
+    Ok((
+        job,
+        next.map(|at| at.since(now).max(Duration::from_millis(1))),
+    ))
+}

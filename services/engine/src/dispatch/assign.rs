@@ -1,0 +1,213 @@
+//! One job on its way to a runner: request, decision, lease, assignment.
+
+use std::time::Duration;
+
+use bailey_proto::engine::v1::lease_response::Message;
+use bailey_proto::engine::v1::{Assignment, LeaseResponse};
+use bailey_proto::policy::v1::decide_request::AskedBy as Asked;
+use bailey_proto::policy::v1::decide_response::Outcome;
+use bailey_proto::policy::v1::{Allowed, DecideRequest, DecideResponse, Denied, PipelineStep};
+use bailey_trust::{Decision, verify};
+use bailey_types::{DecisionId, Sha256};
+use tonic::Code;
+
+use crate::job::{AskedBy, Input, Job};
+use crate::state::State;
+use crate::view::{self, Locked};
+use crate::work::Work;
+use crate::{db, report, request};
+
+/// How long a job waits that policy could not judge, when it is the job and not policy.
+const JOB_PAUSE: Duration = Duration::from_secs(10);
+
+/// What became of the try.
+pub(super) enum Assigned {
+    /// The job is not in the way any more: assigned, ended, or put off by itself.
+    Done,
+    /// Nothing can be assigned for now, and why.
+    Postponed(String),
+}
+
+/// Assigns `job` to `runner`.
+pub(super) async fn one(
+    state: &State,
+    locked: &Locked,
+    runner: &str,
+    job: &Job,
+) -> Result<Assigned, report::Error> {
+    let timeout = match view::find(locked, &job.plugin, &job.command) {
+        Ok(config) => config.timeouts.of(&job.command),
+        Err(absent) => {
+            report::refuse(state, job.id, "not_locked", &absent.to_string()).await?;
+            return Ok(Assigned::Done);
+        }
+    };
+    let Some((input, request)) = build(state, locked, job, timeout).await? else {
+        return Ok(Assigned::Done);
+    };
+    match decide(state, job, input, request).await {
+        Ok(Outcome::Allowed(allowed)) => match check(state, job, &allowed) {
+            Ok(decision) => {
+                assign(state, runner, job, (decision, allowed), timeout).await?;
+                Ok(Assigned::Done)
+            }
+            Err(problem) => put_off(state, job, &problem).await,
+        },
+        // Policy sees the same lock in a moment, or the operator must act; the job has done nothing wrong.
+        Ok(Outcome::Denied(Denied { reason, detail })) if reason.starts_with("lock_") => {
+            Ok(Assigned::Postponed(format!("policy: {detail}")))
+        }
+        Ok(Outcome::Denied(Denied { reason, detail })) => {
+            report::refuse(state, job.id, &reason, &detail).await?;
+            Ok(Assigned::Done)
+        }
+        Err(status) if status.code() == Code::InvalidArgument => {
+            report::refuse(state, job.id, "request_refused", status.message()).await?;
+            Ok(Assigned::Done)
+        }
+        // One job must not keep the others waiting for ever.
+        Err(status)
+            if matches!(
+                status.code(),
+                Code::Internal | Code::Unknown | Code::OutOfRange
+            ) =>
+        {
+            put_off(state, job, &format!("policy: {}", status.message())).await
+        }
+        Err(status) => Ok(Assigned::Postponed(format!("policy: {}", status.message()))),
+    }
+}
+
+async fn put_off(state: &State, job: &Job, why: &str) -> Result<Assigned, report::Error> {
+    tracing::warn!(job.id = %job.id, "the job {} waits: {why}", job.id);
+    let mut work = Work::begin(state).await?;
+    let not_before = work.now().plus(JOB_PAUSE);
+    db::job::defer(work.db(), job.id, not_before, why).await?;
+    work.commit(state).await?;
+    Ok(Assigned::Done)
+}
+
+async fn build(
+    state: &State,
+    locked: &Locked,
+    job: &Job,
+    timeout: Duration,
+) -> Result<Option<(Input, Vec<u8>)>, report::Error> {
+    let mut read = state.db.read().await?;
+    let input = db::job::find::input(&mut read, job.id).await?;
+    let kept = db::plugin::state(&mut read, &job.plugin).await?;
+    drop(read);
+    let pipelines = &locked.view.config.pipelines;
+    let pipeline = job
+        .place
+        .as_ref()
+        .and_then(|place| pipelines.iter().find(|p| p.name == place.pipeline));
+    let deadline = state.clock.now().plus(timeout);
+    let Some(input) = input else {
+        report::refuse(state, job.id, "input_missing", "").await?;
+        return Ok(None);
+    };
+    let built = request::build(
+        job,
+        &input,
+        &kept,
+        pipeline.and_then(|p| p.max_depth),
+        deadline,
+    );
+    match built.map_err(|e| bailey_error::Chain(&e).to_string()) {
+        Ok(request) => Ok(Some((input, request))),
+        Err(problem) => {
+            report::refuse(state, job.id, "request_broken", &problem).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn decide(
+    state: &State,
+    job: &Job,
+    input: Input,
+    request: Vec<u8>,
+) -> Result<Outcome, tonic::Status> {
+    let asked_by = match input.asked_by {
+        AskedBy::Origin(signed) => Asked::Origin(signed),
+        AskedBy::ParentDecision(signed) => Asked::ParentDecision(signed),
+    };
+    let pipeline_step = job.place.as_ref().map(|place| PipelineStep {
+        pipeline: place.pipeline.to_string(),
+        step: place.step.to_string(),
+        instance_id: place.instance.clone(),
+        event_type: place.event_type.to_string(),
+        event_index: place.event_index,
+    });
+    let question = DecideRequest {
+        job_id: job.id.to_string(),
+        attempt: job.attempt,
+        plugin: job.plugin.to_string(),
+        command: job.command.to_string(),
+        request: request.into(),
+        pipeline_step,
+        asked_by: Some(asked_by),
+    };
+    let mut policy = state.policy.clone();
+    let answer = tokio::select! {
+        answer = tokio::time::timeout(state.options.decision_timeout, policy.decide(question)) => answer,
+        () = state.shutdown.cancelled() => return Err(tonic::Status::unavailable("the engine is stopping")),
+    };
+    let late = |_| tonic::Status::deadline_exceeded("it did not answer in time");
+    let DecideResponse { outcome } = answer.map_err(late)??.into_inner();
+    outcome.ok_or_else(|| tonic::Status::internal("an answer without an outcome"))
+}
+
+/// Checks that the decision is for this attempt and these bytes: broker and socket-proxy would refuse anything else, but later.
+fn check(state: &State, job: &Job, allowed: &Allowed) -> Result<DecisionId, String> {
+    let signed = allowed
+        .decision
+        .as_ref()
+        .ok_or("policy: an allowance without a decision")?;
+    let decision = verify::<Decision>(signed, &state.keys.policy)
+        .map_err(|e| format!("policy: {e}"))?
+        .statement;
+    let same = decision.job == job.id
+        && decision.attempt.0 == job.attempt
+        && decision.plugin == job.plugin
+        && decision.command == job.command
+        && decision.request_sha256 == Sha256::of(&allowed.request);
+    if same {
+        Ok(decision.id)
+    } else {
+        Err("policy: a decision about something else".to_owned())
+    }
+}
+
+async fn assign(
+    state: &State,
+    runner: &str,
+    job: &Job,
+    (decision, allowed): (DecisionId, Allowed),
+    timeout: Duration,
+) -> Result<(), report::Error> {
+    let signed = allowed.decision.unwrap_or_default();
+    let mut work = Work::begin(state).await?;
+    if !work.lease(job, runner, (decision, &signed)).await? {
+        return Ok(());
+    }
+    work.commit(state).await?;
+    let assignment = Assignment {
+        job_id: job.id.to_string(),
+        attempt: job.attempt,
+        plugin: job.plugin.to_string(),
+        command: job.command.to_string(),
+        decision: Some(signed),
+        request: allowed.request,
+        timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
+    };
+    let message = LeaseResponse {
+        message: Some(Message::Assignment(assignment)),
+    };
+    let lease = (job.id, job.attempt);
+    if !state.fleet.assign(runner, lease, message) {
+        report::take_back(state, lease).await?;
+    }
+    Ok(())
+}

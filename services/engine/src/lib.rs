@@ -1,0 +1,96 @@
+#![doc = include_str!("../README.md")]
+
+pub mod db;
+mod dispatch;
+mod event;
+mod feed;
+mod fleet;
+mod intake;
+mod job;
+mod lock;
+mod outcome;
+mod pattern;
+mod query;
+mod report;
+mod request;
+mod route;
+mod rpc;
+mod spawn;
+mod state;
+mod view;
+mod work;
+
+use anyhow::Context as _;
+use bailey_mesh::Mesh;
+use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
+use bailey_service::Context;
+use bailey_trust::LockSource;
+use bailey_types::{Serial, Service};
+
+use crate::fleet::Fleet;
+use crate::state::{MAX_MESSAGE_BYTES, Parts, State};
+
+pub use state::Options;
+
+/// Runs the engine until it is told to stop.
+pub async fn run(ctx: Context) -> anyhow::Result<()> {
+    lock::check_files(&ctx.settings.config_dir)?;
+    let mesh = Mesh::join(&ctx).await?;
+    serve(ctx, mesh, Options::default()).await
+}
+
+/// Serves under an identity that is there already.
+pub async fn serve(ctx: Context, mesh: Mesh, options: Options) -> anyhow::Result<()> {
+    let listener = bailey_mesh::bind(ctx.settings.listen).context("binding the RPC port")?;
+    let state = open(&ctx, &mesh, options).await?;
+    ctx.spawn("dispatch", dispatch::run(state.clone()));
+    ctx.spawn("leases", dispatch::reap(state.clone()));
+    ctx.spawn("lock", lock::watch(ctx.clone(), state.clone()));
+    let routes = rpc::routes(&state, &ctx);
+    let (serving, served_ctx) = (mesh.clone(), ctx.clone());
+    ctx.spawn("rpc", async move {
+        serving.serve(&served_ctx, listener, routes).await
+    });
+    ctx.ready();
+    let stopped = ctx.stopped().await;
+    state.db.close().await;
+    stopped
+}
+
+async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<State> {
+    let path = ctx.settings.data_dir.join("engine.db");
+    let db = bailey_db::connect(&path, &db::MIGRATOR)
+        .await
+        .context("opening the queue")?;
+    let mut read = db.read().await.context("reading the queue")?;
+    let running = db::job::find::running(&mut read)
+        .await
+        .context("reading what was running")?;
+    let newest_event = db::event::newest(&mut read)
+        .await
+        .context("reading the log")?;
+    drop(read);
+    if !running.is_empty() {
+        tracing::info!(
+            "{} jobs were running; their runner may still hold them",
+            running.len()
+        );
+    }
+    let lock = ctx.settings.config_dir.join("bailey.lock");
+    let (keys, stack) = (ctx.trust.signing.clone(), ctx.trust.stack.clone());
+    let policy = DecisionServiceClient::new(mesh.channel(Service::Policy))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Ok(State::new(Parts {
+        db,
+        lock: LockSource::new(&lock, keys.broker, stack, Serial(0), view::parse),
+        keys,
+        clock: ctx.clock.clone(),
+        fleet: Fleet::new(running, options.lease_expiry),
+        options,
+        newest_event,
+        auditor: mesh.auditor(),
+        policy,
+        shutdown: ctx.shutdown.clone(),
+    }))
+}

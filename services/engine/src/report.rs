@@ -1,0 +1,257 @@
+//! What becomes of a job when its attempt ends: result, state, events, next steps and status in one commit.
+
+mod success;
+
+use std::time::Duration;
+
+use bailey_error::{Classify, Kind};
+use bailey_proto::engine::v1::Timings;
+use bailey_proto::engine::v1::report_request::Outcome as Reported;
+use bailey_types::JobId;
+use serde_json::json;
+
+use crate::db::job::Traces;
+use crate::fleet::Lease;
+use crate::job::{Job, Status};
+use crate::outcome::{self, Failed, Fate, Verdict};
+use crate::state::State;
+use crate::work::{Retry, Work};
+use crate::{db, spawn};
+
+/// Backoff for a plugin that is not configured any more: the default of the configuration.
+const FALLBACK_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Why the end of an attempt cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Making the jobs of its events.
+    #[error(transparent)]
+    Spawn(#[from] spawn::Error),
+    /// What it left cannot be written.
+    #[error("writing the plugin's state")]
+    State(#[from] serde_json::Error),
+    /// The database.
+    #[error("storing the outcome")]
+    Db(#[from] sqlx::Error),
+}
+
+impl Classify for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Spawn(_) | Self::State(_) | Self::Db(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Takes a runner's report. One of an attempt that is not the current one is accepted and ignored.
+pub async fn take(
+    state: &State,
+    (id, attempt): Lease,
+    reported: Reported,
+    timings: Timings,
+) -> Result<(), Error> {
+    let mut read = state.db.read().await?;
+    let job = db::job::find::by_id(&mut read, id).await?;
+    drop(read);
+    let Some(job) = job.filter(|job| is_current(job, attempt)) else {
+        tracing::info!(job.id = %id, job.attempt = attempt, "ignored a report: attempt {attempt} of {id} is over");
+        state.fleet.release((id, attempt));
+        return Ok(());
+    };
+    let timeout = state.locked().ok().and_then(|locked| {
+        locked
+            .view
+            .config
+            .plugins
+            .get(&job.plugin)
+            .map(|plugin| plugin.timeouts.of(&job.command))
+    });
+    // Up to 10 MiB of JSON: not inside the transaction, which others wait for.
+    let verdict = outcome::judge(reported, timeout.unwrap_or_default());
+    conclude(state, (id, attempt), verdict, timings).await
+}
+
+/// Ends attempts that nobody answers for any more; each counts.
+pub async fn give_up(state: &State, leases: &[Lease], why: &str) -> Result<(), Error> {
+    for lease in leases {
+        let mut failed = Failed::passing("lease_lost", why.to_owned());
+        // Nobody knows what it did, so it neither failed nor took too long.
+        failed.only_try = Status::Dead;
+        conclude(state, *lease, Verdict::Failed(failed), Timings::default()).await?;
+    }
+    Ok(())
+}
+
+/// Ends an attempt that its runner never heard of; it does not count.
+pub async fn take_back(state: &State, lease: Lease) -> Result<(), Error> {
+    let verdict = Verdict::NotStarted("the runner was gone before it got the job".to_owned());
+    conclude(state, lease, verdict, Timings::default()).await
+}
+
+async fn conclude(
+    state: &State,
+    lease: Lease,
+    verdict: Verdict,
+    timings: Timings,
+) -> Result<(), Error> {
+    let (id, attempt) = lease;
+    let mut work = Work::begin(state).await?;
+    let job = db::job::find::by_id(work.db(), id).await?;
+    if let Some(job) = job.filter(|job| is_current(job, attempt)) {
+        let record = settle(state, &mut work, &job, verdict, timings).await?;
+        work.commit(state).await?;
+        state.auditor.append(record.kind, &record.fields);
+    }
+    // Only now: had the commit failed, the runner would report again.
+    state.fleet.release(lease);
+    state.wake.notify_one();
+    Ok(())
+}
+
+fn is_current(job: &Job, attempt: u32) -> bool {
+    job.status == Status::Running && job.attempt == attempt
+}
+
+/// An entry for the audit log: names and hashes.
+struct Record {
+    kind: &'static str,
+    fields: serde_json::Value,
+}
+
+impl Record {
+    fn new(kind: &'static str, job: &Job, reason: &str, result: Option<&str>) -> Self {
+        let sha256 = result.map(|result| bailey_types::Sha256::of(result.as_bytes()));
+        let fields = json!({
+            "job": job.id, "attempt": job.attempt, "plugin": job.plugin, "command": job.command,
+            "decision": job.decision, "reason": reason, "result_sha256": sha256,
+        });
+        Self { kind, fields }
+    }
+}
+
+async fn settle(
+    state: &State,
+    work: &mut Work,
+    job: &Job,
+    verdict: Verdict,
+    timings: Timings,
+) -> Result<Record, Error> {
+    let failed = match verdict {
+        Verdict::Succeeded { success, traces } => {
+            match success::prepare(state, work, job, success).await? {
+                Ok(prepared) => {
+                    work.close_attempt(job, "succeeded", timings).await?;
+                    let result = success::apply(work, job, prepared).await?;
+                    work.end(job, Status::Succeeded, "succeeded", Some(&result), &traces)
+                        .await?;
+                    return Ok(Record::new(
+                        "job.succeeded",
+                        job,
+                        "succeeded",
+                        Some(&result),
+                    ));
+                }
+                Err(failed) => Failed {
+                    traces: Traces {
+                        error: failed.traces.error,
+                        ..traces
+                    },
+                    ..failed
+                },
+            }
+        }
+        Verdict::NotStarted(reason) => {
+            work.close_attempt(job, "not_started", timings).await?;
+            let traces = Traces {
+                error: Some(reason),
+                ..Traces::default()
+            };
+            let retry = outcome::uncounted(job, work.now());
+            work.retry(job, "not_started", &retry, &traces).await?;
+            return Ok(Record::new("job.not_started", job, "not_started", None));
+        }
+        Verdict::Failed(failed) => failed,
+    };
+    work.close_attempt(job, failed.token, timings).await?;
+    Ok(fail(state, work, job, &failed).await?)
+}
+
+async fn fail(
+    state: &State,
+    work: &mut Work,
+    job: &Job,
+    failed: &Failed,
+) -> Result<Record, sqlx::Error> {
+    let base = state.locked().ok().and_then(|locked| {
+        locked
+            .view
+            .config
+            .plugins
+            .get(&job.plugin)
+            .map(|plugin| plugin.retry.backoff_base)
+    });
+    let base = base.unwrap_or(FALLBACK_BACKOFF);
+    match outcome::fate(job, failed, base, rand::random(), work.now()) {
+        Fate::Again(retry) => {
+            retry_soon(work, job, failed, retry).await?;
+            Ok(Record::new("job.retry_scheduled", job, failed.token, None))
+        }
+        Fate::End(status) => {
+            work.end(job, status, failed.token, None, &failed.traces)
+                .await?;
+            let kind = if status == Status::Dead {
+                "job.dead"
+            } else {
+                "job.failed"
+            };
+            Ok(Record::new(kind, job, failed.token, None))
+        }
+    }
+}
+
+async fn retry_soon(
+    work: &mut Work,
+    job: &Job,
+    failed: &Failed,
+    retry: Retry,
+) -> Result<(), sqlx::Error> {
+    // What was lost with its runner was nobody's fault, and need not wait for it.
+    let not_before = if failed.token == "lease_lost" {
+        work.now()
+    } else {
+        retry.not_before
+    };
+    work.retry(
+        job,
+        failed.token,
+        &Retry {
+            not_before,
+            ..retry
+        },
+        &failed.traces,
+    )
+    .await
+}
+
+/// Ends a queued job that will never run.
+pub async fn refuse(state: &State, id: JobId, reason: &str, detail: &str) -> Result<(), Error> {
+    let mut work = Work::begin(state).await?;
+    let job = db::job::find::by_id(work.db(), id).await?;
+    if let Some(job) = job.filter(|job| job.status == Status::Queued) {
+        let error = if detail.is_empty() {
+            reason.to_owned()
+        } else {
+            format!("{reason}: {detail}")
+        };
+        let traces = Traces {
+            error: Some(error),
+            ..Traces::default()
+        };
+        work.end(&job, Status::Failed, reason, None, &traces)
+            .await?;
+        work.commit(state).await?;
+        let record = Record::new("job.failed", &job, reason, None);
+        state.auditor.append(record.kind, &record.fields);
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The engine over its wire.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot be set up must fail"
+)]
+
+mod intake;
+mod pipeline;
+mod policy;
+mod recovery;
+mod runner;
+mod stack;
+mod work;

@@ -1,0 +1,137 @@
+//! A runner without containers: it is told what each job came to.
+
+use std::time::Duration;
+
+use bailey_mesh::{Mesh, MeshChannel};
+use bailey_proto::engine::v1 as wire;
+use bailey_proto::engine::v1::lease_request::Message;
+use bailey_proto::engine::v1::lease_response;
+use bailey_proto::engine::v1::lease_service_client::LeaseServiceClient;
+use bailey_proto::engine::v1::report_request::Outcome;
+use bailey_types::Service;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// A connected runner.
+pub struct TestRunner {
+    client: LeaseServiceClient<MeshChannel>,
+    requests: mpsc::Sender<wire::LeaseRequest>,
+    responses: Streaming<wire::LeaseResponse>,
+}
+
+impl TestRunner {
+    /// Says hello.
+    pub async fn connect(
+        mesh: &Mesh,
+        instance: &str,
+        slots: u32,
+        held: Vec<wire::HeldLease>,
+    ) -> Self {
+        let mut client = LeaseServiceClient::new(mesh.channel(Service::Engine))
+            .max_decoding_message_size(16 << 20);
+        let (requests, stream) = mpsc::channel(8);
+        let hello = wire::Hello {
+            instance_id: instance.to_owned(),
+            slots,
+            held,
+        };
+        requests
+            .send(wire::LeaseRequest {
+                message: Some(Message::Hello(hello)),
+            })
+            .await
+            .unwrap();
+        let responses = client
+            .lease(ReceiverStream::new(stream))
+            .await
+            .unwrap()
+            .into_inner();
+        Self {
+            client,
+            requests,
+            responses,
+        }
+    }
+
+    /// Says how it is.
+    pub async fn beat(&self, held: Vec<wire::HeldLease>, trouble: &str) {
+        let heartbeat = wire::Heartbeat {
+            held,
+            trouble: trouble.to_owned(),
+            posture: "confined".to_owned(),
+        };
+        self.requests
+            .send(wire::LeaseRequest {
+                message: Some(Message::Heartbeat(heartbeat)),
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn next(&mut self) -> lease_response::Message {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.responses.message()).await;
+        next.expect("a message comes")
+            .unwrap()
+            .unwrap()
+            .message
+            .unwrap()
+    }
+
+    /// The next job.
+    pub async fn job(&mut self) -> wire::Assignment {
+        match self.next().await {
+            lease_response::Message::Assignment(assignment) => assignment,
+            lease_response::Message::Cancel(cancel) => panic!("{cancel:?}"),
+        }
+    }
+
+    /// The next cancellation.
+    pub async fn cancel(&mut self) -> wire::Cancel {
+        match self.next().await {
+            lease_response::Message::Cancel(cancel) => cancel,
+            lease_response::Message::Assignment(assignment) => panic!("{assignment:?}"),
+        }
+    }
+
+    /// Reports what a job came to.
+    pub async fn report(&mut self, assignment: &wire::Assignment, outcome: Outcome) {
+        let report = wire::ReportRequest {
+            job_id: assignment.job_id.clone(),
+            attempt: assignment.attempt,
+            outcome: Some(outcome),
+            timings: Some(wire::Timings {
+                run_us: 7,
+                ..wire::Timings::default()
+            }),
+        };
+        self.client.report(report).await.unwrap();
+    }
+
+    /// Reports that a job's plugin printed this.
+    pub async fn printed(&mut self, assignment: &wire::Assignment, stdout: &str) {
+        self.report(assignment, printed(stdout)).await;
+    }
+}
+
+/// A plugin that printed this and exited with 0.
+pub fn printed(stdout: &str) -> Outcome {
+    Outcome::Finished(wire::Finished {
+        stdout: stdout.to_owned().into(),
+        stderr: "a word".into(),
+        ..wire::Finished::default()
+    })
+}
+
+/// The lease of an assignment.
+pub fn held(assignment: &wire::Assignment) -> wire::HeldLease {
+    wire::HeldLease {
+        job_id: assignment.job_id.clone(),
+        attempt: assignment.attempt,
+    }
+}
+
+/// The request in an assignment.
+pub fn request(assignment: &wire::Assignment) -> serde_json::Value {
+    serde_json::from_slice(&assignment.request).unwrap()
+}

@@ -1,0 +1,236 @@
+//! The routes. Each module translates one part of the API; nothing here decides.
+
+mod call;
+mod event;
+mod health;
+mod job;
+mod page;
+mod plugin;
+mod stream;
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{self, scopes};
+use crate::ingress::{self, Ingress};
+use crate::metrics::RequestLabels;
+use crate::problem::Problem;
+use crate::state::State;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bailey",
+        description = "The HTTP API of a Bailey stack. Send an API token as `Authorization: Bearer <token>`; errors are application/problem+json."
+    ),
+    components(schemas(Problem)),
+    modifiers(&BearerToken),
+    security(("token" = []))
+)]
+struct Api;
+
+struct BearerToken;
+
+impl utoipa::Modify for BearerToken {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("token", scheme);
+    }
+}
+
+/// The routes of one way in, with the API's own description.
+pub fn router(state: &State, ingress: Ingress) -> Router {
+    let (router, api) = described().split_for_parts();
+    let document = api
+        .to_json()
+        .map_err(|error| tracing::error!(%error, "the OpenAPI document cannot be written"));
+    let openapi = move |Shared(state): Shared<State>, headers: http::HeaderMap| async move {
+        auth::reader(&state, &headers, scopes::ANY).await?;
+        let document = document.map_err(|()| {
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the OpenAPI document cannot be written",
+            )
+        })?;
+        Ok::<_, Problem>(([(header::CONTENT_TYPE, "application/json")], document))
+    };
+    router
+        .route("/", get(page::root))
+        .route("/assets/status.css", get(page::css))
+        .route("/openapi.json", get(openapi))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "no-route",
+                "there is no such address; /openapi.json lists them",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "wrong-method",
+                "this address does not take that method",
+            )
+        })
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(state.clone(), body))
+        .layer(middleware::from_fn_with_state(ingress, ingress::guard))
+        .layer(middleware::from_fn_with_state(
+            (state.clone(), ingress),
+            log,
+        ))
+        .with_state(state.clone())
+}
+
+fn described() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(plugin::list))
+        .routes(routes!(plugin::detail))
+        .routes(routes!(call::call))
+        .routes(routes!(event::emit, stream::follow))
+        .routes(routes!(job::list))
+        .routes(routes!(job::read))
+        .routes(routes!(job::tree))
+}
+
+async fn metrics(
+    Shared(state): Shared<State>,
+    headers: http::HeaderMap,
+) -> Result<Response, Problem> {
+    auth::reader(&state, &headers, scopes::SYSTEM).await?;
+    let status = state
+        .query()
+        .status(bailey_proto::engine::v1::StatusRequest {})
+        .await;
+    let status = status.map(tonic::Response::into_inner).ok();
+    let text = state.metrics().text(status.as_ref()).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the metrics cannot be written",
+        )
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Takes the whole body within its limits before anything else is done with the request.
+async fn body(
+    Shared(state): Shared<State>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let limits = state.limits();
+    let (head, body) = request.into_parts();
+    let taken = Limited::new(body, limits.body_bytes).collect();
+    let taken = tokio::time::timeout(limits.body_timeout, taken)
+        .await
+        .map_err(|_| {
+            let seconds = limits.body_timeout.as_secs();
+            Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "too-slow",
+                format!("the body did not arrive within {seconds} s"),
+            )
+        })?;
+    let bytes = taken.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let limit = limits.body_bytes;
+            return Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("a body may have {limit} bytes at most"),
+            );
+        }
+        Problem::bad_request("the body did not arrive whole")
+    })?;
+    Ok(next
+        .run(Request::from_parts(head, Body::from(bytes.to_bytes())))
+        .await)
+}
+
+/// One line per request, its figures, and the headers that every answer carries.
+async fn log(
+    Shared((state, ingress)): Shared<(State, Ingress)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = request.method().to_string();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unknown", MatchedPath::as_str)
+        .to_owned();
+    let login = ingress::login(ingress, request.headers());
+    let id = uuid::Uuid::now_v7().to_string();
+    let mut response = next.run(request).await;
+    let (status, elapsed) = (response.status(), started.elapsed());
+    secure(&mut response, &id);
+    state.metrics().answered(
+        &RequestLabels {
+            method: method.clone(),
+            route: route.clone(),
+            status: status.as_u16(),
+        },
+        elapsed.as_secs_f64(),
+    );
+    let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let by_tailnet = login.is_some();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request.id = id, http.method = method, http.route = route, http.status = status.as_u16(),
+                duration_ms, ingress = ?ingress, tailnet_user = by_tailnet, "{method} {route} answered {status}"
+            )
+        };
+    }
+    match status.as_u16() {
+        500.. => line!(error),
+        400.. => line!(warn),
+        _ => line!(info),
+    }
+    response
+}
+
+fn secure(response: &mut Response, request_id: &str) {
+    let headers = response.headers_mut();
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}

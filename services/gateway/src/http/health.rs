@@ -1,0 +1,225 @@
+//! `/healthz`: how the stack is, for people, programs and `bailey status --wait`.
+
+use axum::Json;
+use axum::extract::State as Shared;
+use bailey_proto::broker::v1 as broker;
+use bailey_proto::broker::v1::Readiness;
+use bailey_proto::engine::v1 as engine;
+use bailey_types::{Service, Timestamp};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::state::State;
+
+/// A service that was not heard for this long is stale: three beats.
+const STALE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How the stack is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok` (all ready), `starting`, or `degraded`.
+    pub status: &'static str,
+    /// What is missing, one sentence each.
+    pub troubles: Vec<String>,
+    /// Seconds since the gateway started.
+    pub uptime_seconds: u64,
+    /// Jobs that wait.
+    pub queue_depth: u64,
+    /// Plugins in the lock.
+    pub plugins_loaded: usize,
+    /// Serial of the lock in force; 0: none.
+    pub lock_serial: u64,
+    /// Version of the gateway.
+    pub version: &'static str,
+    /// `confined`, `unconfined` or `refused: …`.
+    pub posture: String,
+    /// Every service of the stack.
+    pub services: Vec<ServiceHealth>,
+}
+
+/// How one service is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServiceHealth {
+    /// Its name.
+    pub service: String,
+    /// `ready`, `starting`, `degraded`, `stopping`, `stale` or `unknown`.
+    pub state: &'static str,
+    /// What is missing; empty where all is well.
+    pub detail: String,
+    /// Version of its binary.
+    pub version: String,
+    /// Resident memory, bytes; 0 where unknown.
+    pub rss_bytes: u64,
+}
+
+/// How the stack is: 200 when all is ready, 503 otherwise. Needs no token.
+#[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses(
+    (status = 200, description = "All services are ready", body = Health),
+    (status = 503, description = "Something is missing; the body says what", body = Health),
+))]
+pub async fn healthz(Shared(state): Shared<State>) -> (StatusCode, Json<Health>) {
+    let health = read(&state).await;
+    let status = if health.status == "ok" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(health))
+}
+
+/// Asks broker and engine; what does not answer is a trouble, not an error.
+pub async fn read(state: &State) -> Health {
+    let (mut presence, mut query) = (state.presence(), state.query());
+    let (roll, status, catalogue) = tokio::join!(
+        presence.roll(broker::RollRequest {}),
+        query.status(engine::StatusRequest {}),
+        state.catalogue(),
+    );
+    let mut troubles = Vec::new();
+    if roll.is_err() {
+        troubles.push("the broker does not answer".to_owned());
+    }
+    let heard = roll
+        .map(|roll| roll.into_inner().services)
+        .unwrap_or_default();
+    let services = services(&heard, state.now());
+    let starting = services
+        .iter()
+        .any(|service| matches!(service.state, "starting" | "unknown"));
+    troubles.extend(
+        services
+            .iter()
+            .filter(|service| service.state != "ready")
+            .map(describe),
+    );
+    let engine = status.map(tonic::Response::into_inner).ok();
+    troubles.extend(engine_troubles(engine.as_ref()));
+    let engine = engine.unwrap_or_default();
+    let status = match (troubles.is_empty(), starting) {
+        (true, _) => "ok",
+        (false, true) => "starting",
+        (false, false) => "degraded",
+    };
+    Health {
+        status,
+        troubles,
+        uptime_seconds: state.uptime().as_secs(),
+        queue_depth: engine.queued,
+        plugins_loaded: catalogue.map_or(0, |catalogue| catalogue.plugins.len()),
+        lock_serial: engine.lock_serial,
+        version: env!("CARGO_PKG_VERSION"),
+        posture: engine.posture,
+        services,
+    }
+}
+
+fn describe(service: &ServiceHealth) -> String {
+    let (name, state) = (&service.service, service.state);
+    if service.detail.is_empty() {
+        format!("{name} is {state}")
+    } else {
+        format!("{name}: {}", service.detail)
+    }
+}
+
+fn engine_troubles(status: Option<&engine::StatusResponse>) -> Vec<String> {
+    let Some(status) = status else {
+        return vec!["the engine does not answer".to_owned()];
+    };
+    let mut troubles = Vec::new();
+    if !status.lock_trouble.is_empty() {
+        troubles.push(status.lock_trouble.clone());
+    }
+    if status.runners_connected == 0 {
+        troubles.push("no runner is connected".to_owned());
+    }
+    if !status.runner_trouble.is_empty() {
+        troubles.push(status.runner_trouble.clone());
+    }
+    if status.posture.starts_with("refused") {
+        troubles.push(format!("plugins are not run: {}", status.posture));
+    }
+    troubles
+}
+
+/// Every service, in the order of [`Service::ALL`]: one that was never heard is `unknown`.
+fn services(roll: &[broker::Presence], now: Timestamp) -> Vec<ServiceHealth> {
+    let heard = |service: Service| {
+        roll.iter()
+            .find(|presence| presence.service == service.name())
+    };
+    Service::ALL
+        .iter()
+        .map(|&service| one(service, heard(service), now))
+        .collect()
+}
+
+fn one(service: Service, heard: Option<&broker::Presence>, now: Timestamp) -> ServiceHealth {
+    let unknown = broker::Presence::default();
+    let presence = heard.unwrap_or(&unknown);
+    let silent = now.since(Timestamp(presence.last_heard_ms)) > STALE;
+    let state = match presence.readiness() {
+        Readiness::Unspecified => "unknown",
+        _ if silent => "stale",
+        Readiness::Starting => "starting",
+        Readiness::Ready => "ready",
+        Readiness::Degraded => "degraded",
+        Readiness::Stopping => "stopping",
+    };
+    ServiceHealth {
+        service: service.name().to_owned(),
+        state,
+        detail: presence.detail.clone(),
+        version: presence.version.clone(),
+        rss_bytes: presence.rss_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn presence(readiness: Readiness, last_heard_ms: i64) -> broker::Presence {
+        broker::Presence {
+            service: "engine".into(),
+            readiness: readiness.into(),
+            last_heard_ms,
+            ..broker::Presence::default()
+        }
+    }
+
+    #[test]
+    fn a_service_is_ready_while_it_is_heard_and_stale_afterwards() {
+        let ready = presence(Readiness::Ready, 1_000_000);
+        let at = |ms| one(Service::Engine, Some(&ready), Timestamp(ms)).state;
+        assert_eq!(at(1_030_000), "ready");
+        assert_eq!(at(1_030_001), "stale");
+    }
+
+    #[test]
+    fn every_service_is_listed_even_if_it_was_never_heard() {
+        let listed = services(&[presence(Readiness::Ready, 0)], Timestamp(0));
+        assert_eq!(listed.len(), Service::ALL.len());
+        assert_eq!(
+            listed
+                .iter()
+                .filter(|service| service.state == "unknown")
+                .count(),
+            Service::ALL.len() - 1
+        );
+    }
+
+    #[test]
+    fn what_the_engine_lacks_is_said() {
+        let lacking = engine::StatusResponse {
+            runner_trouble: "docker: refused".into(),
+            ..engine::StatusResponse::default()
+        };
+        assert_eq!(
+            engine_troubles(Some(&lacking)),
+            ["no runner is connected", "docker: refused"]
+        );
+        assert_eq!(engine_troubles(None).len(), 1);
+    }
+}

@@ -1,0 +1,56 @@
+//! `/plugins` and `/plugin/{plugin}`.
+
+use axum::Json;
+use axum::extract::{Path, State as Shared};
+use bailey_plugin::Catalogue;
+use http::{HeaderMap, StatusCode};
+
+use crate::auth::{self, scopes};
+use crate::problem::Problem;
+use crate::state::State;
+
+/// The plugins that are locked, with their commands.
+#[utoipa::path(get, path = "/plugins", tag = "plugins", responses(
+    (status = 200, description = "`{plugins: [...]}`, by name", body = serde_json::Value),
+    (status = 401, body = Problem), (status = 503, body = Problem),
+))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    headers: HeaderMap,
+) -> Result<Json<Catalogue>, Problem> {
+    auth::reader(&state, &headers, scopes::ANY).await?;
+    Ok(Json(state.catalogue().await?.as_ref().clone()))
+}
+
+/// One plugin.
+#[utoipa::path(get, path = "/plugin/{plugin}", tag = "plugins", params(("plugin" = String, Path, description = "Its name")), responses(
+    (status = 200, description = "The plugin with its commands and their schemas", body = serde_json::Value),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+))]
+pub async fn detail(
+    Shared(state): Shared<State>,
+    Path(plugin): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<serde_json::Value>, Problem> {
+    auth::reader(&state, &headers, scopes::CATALOGUE).await?;
+    let catalogue = state.catalogue().await?;
+    let found = catalogue
+        .plugins
+        .iter()
+        .find(|entry| entry.name.as_str() == plugin);
+    let found = found.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "no-such-plugin",
+            "there is no such plugin; /plugins lists them",
+        )
+    })?;
+    serde_json::to_value(found).map(Json).map_err(|error| {
+        tracing::error!(%error, "a catalogue entry cannot be written");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the entry cannot be written",
+        )
+    })
+}

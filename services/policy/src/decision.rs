@@ -1,0 +1,280 @@
+//! The way of one decision: grounds, what it uses up, the record at audit, the signature. In this order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailey_error::Chain;
+use bailey_mesh::Auditor;
+use bailey_proto::trust::v1::Signed;
+use bailey_trust::{Decision, Loaded, LockSource, SigningKey, TrustFile, sign};
+use bailey_types::{Clock, DecisionId, Sha256};
+use rand::RngCore as _;
+use serde_json::json;
+
+use crate::broker::Broker;
+use crate::db;
+use crate::db::memory::Memory;
+use crate::denial::{Denial, Reason};
+use crate::error::Error;
+use crate::grounds::{self, Call, Grounds, Uses, Within};
+use crate::ledger::Ledger;
+use crate::lock::{self, View};
+
+/// How long a decision is valid.
+const VALIDITY: Duration = Decision::MAX_VALIDITY;
+
+/// Decisions for each configured attempt: an attempt whose cell never got its request does not count as one, but needs a decision.
+const DECISIONS_PER_ATTEMPT: u64 = 3;
+
+/// Most events of one result that jobs may follow from.
+const MAX_EVENTS: u32 = 10_000;
+
+/// What decisions need.
+pub(crate) struct State {
+    pub(crate) trust: Arc<TrustFile>,
+    pub(crate) clock: Clock,
+    pub(crate) broker: Broker,
+    pub(crate) auditor: Auditor,
+    pub(crate) key: SigningKey,
+    pub(crate) db: bailey_db::Db,
+    pub(crate) lock: Arc<LockSource<View>>,
+    pub(crate) ledger: Ledger,
+}
+
+/// A signed decision and the bytes that it is about.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    pub(crate) decision: Signed,
+    pub(crate) request: Vec<u8>,
+}
+
+/// Decides about a call. An error is no decision: neither allowed nor denied.
+#[tracing::instrument(name = "decision.decide", skip_all, fields(job.id = %call.job, job.attempt = %call.attempt, plugin.name = %call.plugin))]
+pub(crate) async fn decide(policy: &State, call: &Call) -> Result<Result<Allowed, Denial>, Error> {
+    let (loaded, grounds) = match find(policy, call)? {
+        Ok(found) => found,
+        Err(denial) => return Ok(Err(denied(policy, call, denial))),
+    };
+    let epoch = policy.broker.epoch().await?;
+    let decision = DecisionId::new();
+    if let Err(denial) = take(policy, call, &grounds, decision, &loaded).await? {
+        return Ok(Err(denied(policy, call, denial)));
+    }
+    match allow(policy, call, grounds, &loaded, (decision, epoch)).await {
+        Ok(allowed) => Ok(Ok(allowed)),
+        Err(error) => {
+            take_back(policy, decision).await;
+            Err(error)
+        }
+    }
+}
+
+type Found = (Arc<Loaded<View>>, Grounds);
+
+fn find(policy: &State, call: &Call) -> Result<Result<Found, Denial>, Error> {
+    let loaded = match policy.lock.current() {
+        Ok(loaded) => loaded,
+        Err(error) => return lock::unusable(error).map(Err),
+    };
+    Ok(grounds::find(call, &policy.trust, &loaded).map(|grounds| (loaded, grounds)))
+}
+
+/// Uses up what the call uses, for its job. Using it again for the same job is right: a job has several attempts.
+async fn take(
+    policy: &State,
+    call: &Call,
+    grounds: &Grounds,
+    decision: DecisionId,
+    loaded: &Loaded<View>,
+) -> Result<Result<(), Denial>, Error> {
+    let mut tx = policy.db.write().await?;
+    let instance = call.step.as_ref().map_or("", |step| step.instance.as_str());
+    if let Err(denial) = take_ground(&mut tx, call, &grounds.uses, instance).await? {
+        return Ok(Err(denial));
+    }
+    let retry = loaded
+        .view
+        .config
+        .enabled_plugin(&call.plugin)
+        .map(|plugin| plugin.retry);
+    let most =
+        u64::from(retry.unwrap_or_default().max_attempts).saturating_mul(DECISIONS_PER_ATTEMPT);
+    let had = db::decision::count(&mut tx, call.job).await?;
+    if had >= most {
+        return Ok(Err(Reason::AttemptsUsedUp.because(format!(
+            "the job has had {had} decisions; {most} are allowed"
+        ))));
+    }
+    db::decision::insert(&mut tx, decision, call.job, instance, policy.clock.now()).await?;
+    db::memory::advance(
+        &mut tx,
+        Memory {
+            lock_serial: loaded.lock.serial,
+            log: policy.ledger.known(),
+        },
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(Ok(()))
+}
+
+async fn take_ground(
+    tx: &mut bailey_db::Connection,
+    call: &Call,
+    uses: &Uses,
+    instance: &str,
+) -> Result<Result<(), Denial>, Error> {
+    match uses {
+        Uses::Origin { origin, step } => {
+            let place = step.as_ref().map_or(("", ""), |(pipeline, step)| {
+                (pipeline.as_str(), step.as_str())
+            });
+            if !db::origin_use::take(tx, *origin, place, call.job).await? {
+                return Ok(Err(Reason::OriginUsed.because(format!(
+                    "the origin {origin} stood for another job already"
+                ))));
+            }
+        }
+        Uses::Edge {
+            parent,
+            pipeline,
+            step,
+            event_index,
+            within,
+        } => {
+            let Some(of_parent) = db::decision::instance(tx, parent.decision, parent.job).await?
+            else {
+                let detail = format!(
+                    "there is no decision {} for the job {}",
+                    parent.decision, parent.job
+                );
+                return Ok(Err(Reason::ParentInvalid.because(detail)));
+            };
+            if *within == Within::SameInstance && of_parent != instance {
+                let detail = "the step belongs to another instance of the pipeline than its parent";
+                return Ok(Err(Reason::NoSuchEdge.because(detail)));
+            }
+            let edge = (pipeline, step, *event_index);
+            if *event_index >= MAX_EVENTS
+                || !db::edge_use::take(tx, parent.job, edge, call.job).await?
+            {
+                let detail = format!(
+                    "event {event_index} of the job {} led to another job already",
+                    parent.job
+                );
+                return Ok(Err(Reason::EdgeUsedUp.because(detail)));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Records the allow, then signs it. Nothing is given before audit has it on disk.
+async fn allow(
+    policy: &State,
+    call: &Call,
+    grounds: Grounds,
+    loaded: &Loaded<View>,
+    (id, broker_epoch): (DecisionId, String),
+) -> Result<Allowed, Error> {
+    let Grounds {
+        principal,
+        contract,
+        origin,
+        request,
+        ..
+    } = grounds;
+    let locked = loaded
+        .lock
+        .plugins
+        .get(&call.plugin)
+        .map(|plugin| &plugin.proposed);
+    let locked =
+        locked.ok_or_else(|| Error::Malformed(format!("{} is not locked", call.plugin)))?;
+    let mut nonce = [0; 16];
+    rand::rngs::OsRng.fill_bytes(&mut nonce);
+    let mut decision = Decision {
+        id,
+        nonce: hex::encode(nonce),
+        job: call.job,
+        attempt: call.attempt,
+        principal,
+        origin,
+        plugin: call.plugin.clone(),
+        command: call.command.clone(),
+        request_sha256: Sha256::of(&request),
+        lock_serial: loaded.lock.serial,
+        image: locked.image,
+        account: locked.account.clone(),
+        egress: locked.egress.clone(),
+        contract,
+        broker_epoch,
+        audit_index: 0,
+        issued_at: policy.clock.now(),
+        expires_at: policy.clock.now(),
+    };
+    decision.audit_index = policy
+        .ledger
+        .append("decision.allowed", fields(&decision))
+        .await?;
+    decision.issued_at = policy.clock.now();
+    decision.expires_at = decision.issued_at.plus(VALIDITY);
+    let signed = sign(&decision, &policy.key).map_err(Error::Sign)?;
+    tracing::info!(decision.id = %id, contract = decision.contract, "allowed {}.{}", call.plugin, call.command);
+    Ok(Allowed {
+        decision: signed,
+        request,
+    })
+}
+
+/// The record of an allow. The request's hash is salted with the nonce, which only the decision has: from the log alone nobody can try out requests.
+fn fields(decision: &Decision) -> serde_json::Value {
+    let salted = Sha256::of(format!("{}{}", decision.nonce, decision.request_sha256).as_bytes());
+    json!({
+        "decision": decision.id,
+        "job": decision.job,
+        "attempt": decision.attempt,
+        "principal": decision.principal,
+        "origin": decision.origin,
+        "plugin": decision.plugin,
+        "command": decision.command,
+        "request_salted": salted,
+        "lock_serial": decision.lock_serial,
+        "image": decision.image,
+        "account": decision.account,
+        "egress": decision.egress,
+        "contract": decision.contract,
+        "broker_epoch": decision.broker_epoch,
+    })
+}
+
+fn denied(policy: &State, call: &Call, denial: Denial) -> Denial {
+    tracing::warn!(
+        denial.reason = denial.reason.token(),
+        "denied {}.{}: {}",
+        call.plugin,
+        call.command,
+        denial.detail
+    );
+    let fields = json!({
+        "job": call.job,
+        "attempt": call.attempt,
+        "plugin": call.plugin,
+        "command": call.command,
+        "reason": denial.reason.token(),
+    });
+    policy.auditor.append_refusal("decision.denied", &fields);
+    denial
+}
+
+/// A decision that was not given does not count. If this fails as well, one of several is lost.
+async fn take_back(policy: &State, decision: DecisionId) {
+    let taken = async {
+        let mut tx = policy.db.write().await?;
+        db::decision::delete(&mut tx, decision).await?;
+        tx.commit().await
+    };
+    if let Err(error) = taken.await {
+        tracing::warn!(error = %Chain(&error), "a decision that was not given still counts: {}", Chain(&error));
+    }
+}

@@ -1,0 +1,102 @@
+//! The lock as policy sees it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailey_config::Config;
+use bailey_service::{Context, Misconfigured};
+use bailey_trust::{Lock, LockSource, LockSourceError, strict_json};
+use bailey_types::{PluginName, Serial};
+
+use crate::denial::{Denial, Reason};
+use crate::error::Error;
+
+/// What policy makes of a lock, once.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The locked configuration.
+    pub(crate) config: Config,
+    /// What each plugin's requests carry as `config`, as JSON text.
+    pub(crate) plugin_configs: BTreeMap<PluginName, Vec<u8>>,
+}
+
+/// How often the health line is brought up to date. Decisions look at the lock themselves.
+const WATCH: Duration = Duration::from_secs(5);
+
+impl View {
+    pub(crate) fn of(lock: &Lock) -> Result<Self, String> {
+        let config = bailey_config::parse(&lock.config_files)
+            .map_err(|e| format!("its configuration: {e}"))?;
+        let mut plugin_configs = BTreeMap::new();
+        for (name, plugin) in config.enabled_plugins() {
+            let text = serde_json::to_vec(&plugin.config)
+                .map_err(|e| format!("the config of {name}: {e}"))?;
+            // It becomes part of the bytes that are hashed.
+            strict_json::check(&text).map_err(|e| format!("the config of {name}: {e}"))?;
+            plugin_configs.insert(name.clone(), text);
+        }
+        Ok(Self {
+            config,
+            plugin_configs,
+        })
+    }
+}
+
+/// Refuses a configuration on disk that could never be locked.
+pub(crate) fn check_files(config_dir: &Path) -> Result<(), Misconfigured> {
+    let files = bailey_config::read_dir(config_dir).map_err(|e| Misconfigured(e.to_string()))?;
+    bailey_config::parse(&files.texts).map_err(|e| Misconfigured(e.to_string()))?;
+    Ok(())
+}
+
+/// The lock of this stack; one with a smaller serial than `seen` is refused.
+pub(crate) fn source(ctx: &Context, seen: Serial) -> LockSource<View> {
+    let path = ctx.settings.config_dir.join("bailey.lock");
+    LockSource::new(
+        &path,
+        ctx.trust.signing.broker,
+        ctx.trust.stack.clone(),
+        seen,
+        View::of,
+    )
+}
+
+/// What having no usable lock means for a decision.
+pub(crate) fn unusable(error: LockSourceError) -> Result<Denial, Error> {
+    let detail = error.to_string();
+    match error {
+        LockSourceError::Missing => Ok(Reason::LockMissing.because(detail)),
+        LockSourceError::Refused { .. } => Ok(Reason::LockRefused.because(detail)),
+        LockSourceError::Older { .. } => Ok(Reason::LockOlder.because(detail)),
+        // The next read may go well.
+        LockSourceError::Read { .. } => Err(Error::Lock(error)),
+    }
+}
+
+/// Keeps the health line true about the lock.
+pub(crate) fn watch(ctx: &Context, source: Arc<LockSource<View>>) {
+    let watching = ctx.clone();
+    ctx.spawn("lock", async move {
+        let mut ticks = tokio::time::interval(WATCH);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => watching.trouble("lock", trouble(&source, &watching.settings.config_dir)),
+                () = watching.shutdown.cancelled() => return Ok(()),
+            }
+        }
+    });
+}
+
+fn trouble(source: &LockSource<View>, config_dir: &Path) -> Option<String> {
+    let loaded = match source.current() {
+        Ok(loaded) => loaded,
+        Err(error) => return Some(error.to_string()),
+    };
+    match bailey_config::read_dir(config_dir) {
+        Ok(files) if files.texts == loaded.lock.config_files => None,
+        Ok(_) => Some("the configuration has changed since it was locked; `bailey plugin lock --all` shows how".into()),
+        Err(error) => Some(format!("the configuration has changed since it was locked, and cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,139 @@
+//! One attempt of one job: what is asked for, what may stop it, what becomes of it.
+
+use std::time::Duration;
+
+use bailey_proto::trust::v1::Signed;
+use bailey_types::{AttemptNumber, JobId, PluginName};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::watch::Stop;
+
+/// How long a running cell is let be when the runner stops. The rest of the runner's own time is for removing it.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// One attempt of one job, as the engine assigned it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt of it.
+    pub number: AttemptNumber,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Policy's decision.
+    pub decision: Signed,
+    /// The exact request.
+    pub request: Bytes,
+    /// How long the plugin may take.
+    pub time: Duration,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The plugin ended by itself (or was killed for printing too much).
+    Finished {
+        /// At most one byte more than allowed.
+        stdout: Bytes,
+        /// At most what is kept.
+        stderr: Bytes,
+        /// Its exit code.
+        exit_code: i64,
+        /// Whether it ran out of memory.
+        out_of_memory: bool,
+    },
+    /// Its time was over.
+    TimedOut {
+        /// At most what is kept.
+        stderr: Bytes,
+        /// Whether it had to be killed.
+        killed: bool,
+    },
+    /// It never got its request: does not count.
+    NotStarted(Trouble),
+    /// It was started, and nobody knows what it did.
+    Lost {
+        /// Why.
+        reason: String,
+        /// At most what is kept.
+        stderr: Bytes,
+    },
+    /// Refused: final.
+    Refused(String),
+}
+
+/// Why an attempt could not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Docker or socket-proxy.
+    Docker(String),
+    /// The broker.
+    Broker(String),
+    /// Neither: this attempt only.
+    Other(String),
+}
+
+impl Trouble {
+    /// One sentence for people.
+    pub fn sentence(&self) -> &str {
+        match self {
+            Self::Docker(text) | Self::Broker(text) | Self::Other(text) => text,
+        }
+    }
+}
+
+/// How long each phase took; zero where it did not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Making and attaching.
+    pub create: Duration,
+    /// The broker's ticket.
+    pub ticket: Duration,
+    /// Starting.
+    pub start: Duration,
+    /// From the request to the end.
+    pub run: Duration,
+}
+
+/// One attempt, done.
+#[derive(Debug)]
+pub struct Done {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub timings: Timings,
+    /// Why its container is still there; `None` where it is not.
+    pub leftover: Option<String>,
+}
+
+/// What stops a cell early.
+#[derive(Clone, Debug)]
+pub struct Stops {
+    /// The engine takes the job back.
+    pub cancelled: CancellationToken,
+    /// The runner stops.
+    pub stopping: CancellationToken,
+}
+
+impl Stops {
+    /// Before the launch there is nothing worth waiting for.
+    pub async fn at_once(&self) -> Stop {
+        tokio::select! {
+            () = self.cancelled.cancelled() => Stop::Cancelled,
+            () = self.stopping.cancelled() => Stop::Stopping,
+        }
+    }
+
+    /// A running cell may use the little time that a stopping runner has.
+    pub async fn with_grace(self) -> Stop {
+        let parted = async {
+            self.stopping.cancelled().await;
+            tokio::time::sleep(PARTING).await;
+        };
+        tokio::select! {
+            () = self.cancelled.cancelled() => Stop::Cancelled,
+            () = parted => Stop::Stopping,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The jobs that this runner holds: takes assignments, runs each in a cell, reports, lets go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailey_proto::engine::v1::{Assignment, Cancel, HeldLease};
+use bailey_service::Context;
+use bailey_types::AttemptNumber;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::{Attempt, Done, Outcome, Stops, Timings, Trouble};
+use crate::care::{Care, Running};
+use crate::cell::Workshop;
+use crate::report::{self, Reports};
+use crate::ticket::Tickets;
+
+/// Job id and attempt, as the engine wrote them.
+type Lease = (String, u32);
+
+/// See the module.
+pub struct Desk<T, R> {
+    /// Tasks and shutdown.
+    pub ctx: Context,
+    /// Where cells are made.
+    pub workshop: Workshop<T>,
+    /// Where reports go.
+    pub reports: R,
+    /// Who looks after Docker.
+    pub care: Arc<Care>,
+    /// Which attempts may have a container.
+    pub running: Running,
+    /// How many jobs run at a time.
+    pub slots: usize,
+    /// Attempts whose report was not taken yet, and what cancels each.
+    pub held: watch::Sender<BTreeMap<Lease, CancellationToken>>,
+}
+
+impl<T: Tickets, R: Reports> Desk<T, R> {
+    /// The leases that this life holds.
+    pub fn held(&self) -> Vec<HeldLease> {
+        let held = self.held.borrow();
+        held.keys()
+            .map(|(job_id, attempt)| HeldLease {
+                job_id: job_id.clone(),
+                attempt: *attempt,
+            })
+            .collect()
+    }
+
+    /// Takes an assignment. One that is held already is the same one again, after a reconnect.
+    pub fn assign(self: &Arc<Self>, assignment: Assignment) {
+        let lease = (assignment.job_id.clone(), assignment.attempt);
+        let cancelled = CancellationToken::new();
+        let mut before = 0;
+        let is_new = self.held.send_if_modified(|held| {
+            before = held.len();
+            let is_new = !held.contains_key(&lease);
+            if is_new {
+                held.insert(lease.clone(), cancelled.clone());
+            }
+            is_new
+        });
+        if !is_new {
+            return;
+        }
+        let refusal = if self.ctx.shutdown.is_cancelled() {
+            Some("the runner stops")
+        } else if before >= self.slots {
+            Some("the runner has no free slot")
+        } else {
+            None
+        };
+        let desk = Arc::clone(self);
+        self.ctx.spawn("job", async move {
+            let (outcome, timings) = match refusal {
+                Some(reason) => (not_started(reason), Timings::default()),
+                None => desk.work(assignment, cancelled).await,
+            };
+            let (job_id, attempt) = lease.clone();
+            let report = report::of(job_id, attempt, outcome, timings);
+            report::deliver(&desk.reports, report, &desk.ctx.shutdown).await;
+            desk.held.send_modify(|held| {
+                held.remove(&lease);
+            });
+            Ok(())
+        });
+    }
+
+    /// Ends an attempt; one that is not held has ended already.
+    pub fn cancel(&self, cancel: &Cancel) {
+        let held = self.held.borrow();
+        if let Some(cancelled) = held.get(&(cancel.job_id.clone(), cancel.attempt)) {
+            tracing::info!(job.id = %cancel.job_id, "the engine cancels a job");
+            cancelled.cancel();
+        }
+    }
+
+    #[tracing::instrument(name = "cell.run", skip_all, fields(job.id = %assignment.job_id, job.attempt = assignment.attempt))]
+    async fn work(
+        &self,
+        assignment: Assignment,
+        cancelled: CancellationToken,
+    ) -> (Outcome, Timings) {
+        let attempt = match attempt(assignment) {
+            Ok(attempt) => attempt,
+            Err(why) => return (Outcome::Refused(why), Timings::default()),
+        };
+        let stops = Stops {
+            cancelled,
+            stopping: self.ctx.shutdown.clone(),
+        };
+        self.running.begin(attempt.job, attempt.number);
+        let Done {
+            outcome,
+            timings,
+            leftover,
+        } = self.workshop.run(&attempt, &stops).await;
+        self.running.end(attempt.job, attempt.number);
+        if let Some(why) = leftover {
+            self.care.unwell(&Trouble::Docker(why));
+        }
+        match &outcome {
+            Outcome::NotStarted(trouble) => self.care.unwell(trouble),
+            Outcome::Finished { .. } | Outcome::TimedOut { .. } => self.care.well(),
+            Outcome::Lost { .. } | Outcome::Refused(_) => {}
+        }
+        log(&attempt, &outcome, timings);
+        (outcome, timings)
+    }
+}
+
+fn not_started(reason: &str) -> Outcome {
+    Outcome::NotStarted(Trouble::Other(reason.to_owned()))
+}
+
+fn attempt(assignment: Assignment) -> Result<Attempt, String> {
+    let bad = |what: &str| format!("the assignment's {what} is malformed");
+    Ok(Attempt {
+        job: assignment.job_id.parse().map_err(|_| bad("job_id"))?,
+        number: AttemptNumber(assignment.attempt),
+        plugin: assignment.plugin.parse().map_err(|_| bad("plugin"))?,
+        decision: assignment.decision.ok_or_else(|| bad("decision"))?,
+        request: assignment.request,
+        time: u64::try_from(assignment.timeout_ms)
+            .ok()
+            .filter(|time| *time > 0)
+            .map(Duration::from_millis)
+            .ok_or_else(|| bad("timeout_ms"))?,
+    })
+}
+
+/// One line per attempt. Never what the plugin said.
+fn log(attempt: &Attempt, outcome: &Outcome, timings: Timings) {
+    let (plugin, run_ms) = (&attempt.plugin, timings.run.as_millis());
+    match outcome {
+        Outcome::Finished {
+            exit_code,
+            out_of_memory,
+            stdout,
+            ..
+        } => tracing::info!(
+            plugin.name = %plugin, exit_code, out_of_memory, stdout_bytes = stdout.len(), duration_ms = run_ms,
+            "{plugin} ended with exit code {exit_code}"
+        ),
+        Outcome::TimedOut { killed, .. } => {
+            tracing::warn!(plugin.name = %plugin, killed, duration_ms = run_ms, "{plugin} took too long");
+        }
+        Outcome::NotStarted(trouble) => {
+            tracing::warn!(plugin.name = %plugin, error = trouble.sentence(), "{plugin} could not be started");
+        }
+        Outcome::Lost { reason, .. } => {
+            tracing::warn!(plugin.name = %plugin, error = %reason, duration_ms = run_ms, "{plugin} was lost");
+        }
+        Outcome::Refused(reason) => {
+            tracing::warn!(plugin.name = %plugin, error = %reason, "{plugin} was refused");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Tells the engine what became of an attempt, until it knows.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bailey_error::Kind;
+use bailey_proto::engine::v1::lease_service_client::LeaseServiceClient;
+use bailey_proto::engine::v1::report_request;
+use bailey_proto::engine::v1::{
+    self as wire, Finished, Lost, NotStarted, Refused, ReportRequest, TimedOut,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::{Outcome, Timings};
+use crate::backoff::Backoff;
+use crate::rpc::Channel;
+
+/// One try; a report is at most 10 MiB over a local network.
+const LIMIT: Duration = Duration::from_secs(10);
+/// What a stopping runner still spends on a report. The engine gives the lease up anyway when the next life says hello.
+const PARTING: Duration = Duration::from_secs(1);
+/// Waits between tries.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// Whoever takes reports.
+pub trait Reports: Send + Sync + 'static {
+    /// Takes one report.
+    fn report(
+        &self,
+        report: ReportRequest,
+    ) -> impl Future<Output = Result<(), tonic::Status>> + Send;
+}
+
+/// The engine, over the mesh.
+#[derive(Clone)]
+pub struct ToEngine(pub LeaseServiceClient<Channel>);
+
+impl Reports for ToEngine {
+    async fn report(&self, report: ReportRequest) -> Result<(), tonic::Status> {
+        let mut client = self.0.clone();
+        let answer = tokio::time::timeout(LIMIT, client.report(report)).await;
+        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
+        answer.unwrap_or_else(late).map(drop)
+    }
+}
+
+/// Tells the engine, again and again, until it has taken the report or says that it never will.
+pub async fn deliver(to: &impl Reports, report: ReportRequest, stopping: &CancellationToken) {
+    let parted = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(PARTING).await;
+    };
+    tokio::select! {
+        () = insist(to, &report) => {}
+        () = parted => {
+            tracing::warn!(job.id = %report.job_id, "the engine did not take the report of a job before the runner stopped");
+        }
+    }
+}
+
+async fn insist(to: &impl Reports, report: &ReportRequest) {
+    let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+    loop {
+        let Err(status) = to.report(report.clone()).await else {
+            return;
+        };
+        if is_final(&status) {
+            tracing::error!(job.id = %report.job_id, error = %status.message(), "the engine refuses the report of a job");
+            return;
+        }
+        tracing::warn!(job.id = %report.job_id, error = %status.message(), "the engine did not take the report of a job; trying again");
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// Whether the engine will never take this report: then the attempt is given up when its lease is.
+fn is_final(status: &tonic::Status) -> bool {
+    match Kind::of(status.code()) {
+        Kind::InvalidArgument | Kind::NotFound | Kind::AlreadyExists | Kind::FailedPrecondition => {
+            true
+        }
+        Kind::Unauthenticated
+        | Kind::PermissionDenied
+        | Kind::ResourceExhausted
+        | Kind::Unavailable
+        | Kind::DeadlineExceeded
+        | Kind::Internal => false,
+    }
+}
+
+/// The report of an outcome.
+pub fn of(job_id: String, attempt: u32, outcome: Outcome, timings: Timings) -> ReportRequest {
+    let outcome = match outcome {
+        Outcome::Finished {
+            stdout,
+            stderr,
+            exit_code,
+            out_of_memory,
+        } => {
+            // Exit codes are 0 to 255.
+            let exit_code = i32::try_from(exit_code).unwrap_or(-1);
+            report_request::Outcome::Finished(Finished {
+                stdout,
+                stderr,
+                exit_code,
+                out_of_memory,
+            })
+        }
+        Outcome::TimedOut { stderr, killed } => {
+            report_request::Outcome::TimedOut(TimedOut { stderr, killed })
+        }
+        Outcome::NotStarted(trouble) => {
+            let reason = trouble.sentence().to_owned();
+            report_request::Outcome::NotStarted(NotStarted { reason })
+        }
+        Outcome::Lost { reason, stderr } => report_request::Outcome::Lost(Lost { reason, stderr }),
+        Outcome::Refused(reason) => report_request::Outcome::Refused(Refused { reason }),
+    };
+    let timings = Some(wire::Timings {
+        create_us: micros(timings.create),
+        ticket_us: micros(timings.ticket),
+        start_us: micros(timings.start),
+        run_us: micros(timings.run),
+    });
+    ReportRequest {
+        job_id,
+        attempt,
+        outcome: Some(outcome),
+        timings,
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::attempt::Trouble;
+
+    /// Fails as often as it is told, then takes the report.
+    struct Deaf(Mutex<Vec<tonic::Status>>, Mutex<u32>);
+
+    impl Deaf {
+        fn new(failures: Vec<tonic::Status>) -> Self {
+            Self(Mutex::new(failures), Mutex::new(0))
+        }
+
+        fn asked(&self) -> u32 {
+            *self.1.lock().unwrap()
+        }
+    }
+
+    impl Reports for Deaf {
+        async fn report(&self, _: ReportRequest) -> Result<(), tonic::Status> {
+            *self.1.lock().unwrap() += 1;
+            self.0.lock().unwrap().pop().map_or(Ok(()), Err)
+        }
+    }
+
+    fn report() -> ReportRequest {
+        let outcome = Outcome::NotStarted(Trouble::Other("x".into()));
+        of("job".into(), 1, outcome, Timings::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_is_away_gets_its_report_when_it_is_back() {
+        let engine = Deaf::new(vec![tonic::Status::unavailable("away"); 7]);
+        deliver(&engine, report(), &CancellationToken::new()).await;
+        assert_eq!(engine.asked(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_that_is_never_taken_is_not_repeated() {
+        let engine = Deaf::new(vec![tonic::Status::invalid_argument("no"); 3]);
+        deliver(&engine, report(), &CancellationToken::new()).await;
+        assert_eq!(engine.asked(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stopping_runner_gives_a_report_up_in_time() {
+        let engine = Deaf::new(vec![tonic::Status::unavailable("away"); 1000]);
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        let started = tokio::time::Instant::now();
+        deliver(&engine, report(), &stopping).await;
+        assert_eq!(started.elapsed(), PARTING);
+    }
+}

@@ -1,0 +1,151 @@
+//! The engine and the broker of a test.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bailey_proto::broker::v1::ticket_service_server::TicketService;
+use bailey_proto::broker::v1::{MakeTicketRequest, MakeTicketResponse};
+use bailey_proto::engine::v1::lease_service_server::LeaseService;
+use bailey_proto::engine::v1::{
+    Heartbeat, Hello, LeaseRequest, LeaseResponse, ReportRequest, ReportResponse, lease_request,
+    lease_response,
+};
+use bailey_trust::{Decision, SealingRecipient, SigningKey, Ticket, sign};
+use bailey_types::{Sha256, TicketId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::world::PATIENCE;
+
+/// One lease stream, from the engine's side.
+pub(super) struct Session {
+    pub(super) hello: Hello,
+    incoming: Streaming<LeaseRequest>,
+    outgoing: mpsc::Sender<Result<LeaseResponse, Status>>,
+}
+
+impl Session {
+    pub(super) async fn heartbeat(&mut self) -> Heartbeat {
+        let message = tokio::time::timeout(PATIENCE, self.incoming.message()).await;
+        match message.unwrap().unwrap().unwrap().message {
+            Some(lease_request::Message::Heartbeat(heartbeat)) => heartbeat,
+            other => panic!("no heartbeat: {other:?}"),
+        }
+    }
+
+    pub(super) async fn heartbeat_where(
+        &mut self,
+        wanted: impl Fn(&Heartbeat) -> bool,
+    ) -> Heartbeat {
+        loop {
+            let heartbeat = self.heartbeat().await;
+            if wanted(&heartbeat) {
+                return heartbeat;
+            }
+        }
+    }
+
+    pub(super) async fn say(&self, message: lease_response::Message) {
+        self.outgoing
+            .send(Ok(LeaseResponse {
+                message: Some(message),
+            }))
+            .await
+            .unwrap();
+    }
+}
+
+pub(super) async fn serve(tasks: &TaskTracker, routes: tonic::service::Routes) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tasks.spawn(async move {
+        let server = tonic::transport::Server::builder().add_routes(routes);
+        server
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await
+            .unwrap();
+    });
+    address
+}
+
+/// Takes every lease stream and every report.
+pub(super) struct FakeEngine {
+    pub(super) sessions: mpsc::Sender<Session>,
+    pub(super) reports: mpsc::Sender<ReportRequest>,
+}
+
+#[tonic::async_trait]
+impl LeaseService for FakeEngine {
+    type LeaseStream = Pin<Box<dyn futures::Stream<Item = Result<LeaseResponse, Status>> + Send>>;
+
+    async fn lease(
+        &self,
+        request: Request<Streaming<LeaseRequest>>,
+    ) -> Result<Response<Self::LeaseStream>, Status> {
+        let mut incoming = request.into_inner();
+        let Some(LeaseRequest {
+            message: Some(lease_request::Message::Hello(hello)),
+        }) = incoming.message().await?
+        else {
+            panic!("the first message is no hello");
+        };
+        let (outgoing, receive) = mpsc::channel(8);
+        // A test that is over listens no more.
+        self.sessions
+            .send(Session {
+                hello,
+                incoming,
+                outgoing,
+            })
+            .await
+            .ok();
+        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
+    }
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        self.reports.send(request.into_inner()).await.ok();
+        Ok(Response::new(ReportResponse {}))
+    }
+}
+
+/// Makes real tickets, for whatever it is asked.
+pub(super) struct FakeBroker {
+    pub(super) refusal: Arc<Mutex<Option<Status>>>,
+    pub(super) key: SigningKey,
+    pub(super) recipient: SealingRecipient,
+}
+
+#[tonic::async_trait]
+impl TicketService for FakeBroker {
+    async fn make_ticket(
+        &self,
+        request: Request<MakeTicketRequest>,
+    ) -> Result<Response<MakeTicketResponse>, Status> {
+        if let Some(status) = self.refusal.lock().unwrap().clone() {
+            return Err(status);
+        }
+        let asked = request.into_inner();
+        let decision: Decision = serde_json::from_slice(&asked.decision.unwrap().payload).unwrap();
+        let salted = [&[7; 32], &asked.request[..]].concat();
+        let ticket = Ticket {
+            id: TicketId::new(),
+            decision: decision.id,
+            final_sha256: Sha256::of(&salted),
+            plugin: decision.plugin,
+            image: decision.image,
+            container: asked.container_id,
+            container_kind: "cell".into(),
+            issued_at: decision.issued_at,
+            expires_at: decision.expires_at,
+        };
+        Ok(Response::new(MakeTicketResponse {
+            ticket: Some(sign(&ticket, &self.key).unwrap()),
+            sealed: self.recipient.seal(&salted).unwrap().into(),
+        }))
+    }
+}

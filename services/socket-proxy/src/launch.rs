@@ -1,0 +1,165 @@
+//! Whether an envelope may feed a cell, and with what.
+
+use std::collections::BTreeMap;
+
+use bailey_cell::launch::{Envelope, MAX_FINAL_BYTES};
+use bailey_cell::{Identity, Kind};
+use bailey_trust::{Decision, SealingKey, SigningKeys, Ticket, strict_json, verify};
+use bailey_types::{DecisionId, Sha256, TicketId, Timestamp};
+use serde::Deserialize;
+use sha2::Digest as _;
+use zeroize::Zeroizing;
+
+use crate::registry::{ContainerId, Record};
+use crate::scrub::Patterns;
+
+const SALT_BYTES: usize = 32;
+
+/// Why a cell is not fed. Names what is wrong, never a value.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// What a cell gets.
+pub struct Delivery {
+    /// The exact bytes.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// What to take out of its output.
+    pub patterns: Patterns,
+    /// The decision it rests on.
+    pub decision: DecisionId,
+    /// The ticket that was used up.
+    pub ticket: TicketId,
+}
+
+/// Who can open and check envelopes.
+pub struct Keys {
+    /// Public keys of policy and broker.
+    pub signing: SigningKeys,
+    /// Opens what the broker sealed.
+    pub sealing: SealingKey,
+}
+
+impl Keys {
+    /// Checks `envelope` for the container `id` and opens it.
+    ///
+    /// A ticket names one container, and a container is attached to once (see [`crate::registry`]): so no ticket is ever used twice.
+    pub fn open(
+        &self,
+        id: &ContainerId,
+        record: &Record,
+        envelope: &Envelope,
+        now: Timestamp,
+    ) -> Result<Delivery, Refusal> {
+        let decision = verify::<Decision>(&envelope.decision, &self.signing.policy);
+        let decision = decision.map_err(|e| Refusal(e.to_string()))?.statement;
+        let ticket = verify::<Ticket>(&envelope.ticket, &self.signing.broker);
+        let ticket = ticket.map_err(|e| Refusal(e.to_string()))?.statement;
+        decision
+            .check_time(now)
+            .map_err(|e| Refusal(e.to_string()))?;
+        ticket.check_time(now).map_err(|e| Refusal(e.to_string()))?;
+        check_match(id, record, &decision, &ticket)?;
+        let opened = self
+            .sealing
+            .open(&envelope.sealed, MAX_FINAL_BYTES + SALT_BYTES);
+        let opened = opened.map_err(|e| Refusal(e.to_string()))?;
+        let (salt, bytes) = opened
+            .split_at_checked(SALT_BYTES)
+            .ok_or_else(|| Refusal("the sealed bytes have no salt".into()))?;
+        let hash = sha2::Sha256::new()
+            .chain_update(salt)
+            .chain_update(bytes)
+            .finalize();
+        if Sha256(hash.into()) != ticket.final_sha256 {
+            return Err(Refusal(
+                "the sealed bytes are not those of the ticket".into(),
+            ));
+        }
+        let patterns = secrets(bytes)?;
+        let bytes = Zeroizing::new(bytes.to_vec());
+        Ok(Delivery {
+            bytes,
+            patterns,
+            decision: decision.id,
+            ticket: ticket.id,
+        })
+    }
+}
+
+fn check_match(
+    id: &ContainerId,
+    record: &Record,
+    decision: &Decision,
+    ticket: &Ticket,
+) -> Result<(), Refusal> {
+    let Identity::Cell {
+        plugin,
+        job,
+        attempt,
+        serial,
+    } = &record.identity
+    else {
+        return Err(Refusal("only cells are fed".into()));
+    };
+    let checks = [
+        (
+            "the ticket is for another decision",
+            ticket.decision == decision.id,
+        ),
+        (
+            "the ticket is for another container",
+            ticket.container == id.as_str(),
+        ),
+        (
+            "the ticket is for another kind of container",
+            ticket.container_kind == Kind::Cell.as_str(),
+        ),
+        ("the ticket is for another plugin", ticket.plugin == *plugin),
+        (
+            "the ticket is for another image",
+            ticket.image == record.image,
+        ),
+        (
+            "the decision is for another plugin",
+            decision.plugin == *plugin,
+        ),
+        (
+            "the decision is for another image",
+            decision.image == record.image,
+        ),
+        ("the decision is for another job", decision.job == *job),
+        (
+            "the decision is for another attempt",
+            decision.attempt == *attempt,
+        ),
+        (
+            "the decision is under another lock",
+            decision.lock_serial == *serial,
+        ),
+    ];
+    match checks.iter().find(|(_, holds)| !holds) {
+        Some((wrong, _)) => Err(Refusal((*wrong).to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// What the request delivers under `secrets`.
+fn secrets(request: &[u8]) -> Result<Patterns, Refusal> {
+    #[derive(Deserialize)]
+    struct Request {
+        #[serde(default)]
+        secrets: BTreeMap<String, Zeroizing<String>>,
+    }
+
+    // The plugin must not read secrets where this does not see them, in a second member for example.
+    strict_json::check(request).map_err(|e| Refusal(format!("the sealed request: {e}")))?;
+    // serde's message could quote a value.
+    let request: Request = serde_json::from_slice(request)
+        .map_err(|_| Refusal("the sealed request's secrets are not strings by name".into()))?;
+    let pairs = request
+        .secrets
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    Ok(Patterns::new(pairs))
+}

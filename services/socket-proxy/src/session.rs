@@ -1,0 +1,252 @@
+//! One attached cell, from the envelope to the last byte of output.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailey_cell::launch::{CONTROL_FRAME, Control, Envelope, MAX_ENVELOPE_BYTES};
+use bailey_error::Chain;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::frames::{self, Stream, frame};
+use crate::launch::{Delivery, Refusal};
+use crate::proxy::Proxy;
+use crate::registry::{ContainerId, Record};
+use crate::scrub::{Patterns, Scrubber};
+
+/// How long a cell waits for its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the envelope begins: a warm cell may wait long.
+    pub idle: Duration,
+    /// From its first byte to its last.
+    pub envelope: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_hours(1),
+            envelope: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A cell with both its streams.
+pub struct Session {
+    /// The proxy.
+    pub proxy: Arc<Proxy>,
+    /// The container.
+    pub id: ContainerId,
+    /// What is known of it.
+    pub record: Record,
+    /// The engine's side.
+    pub engine: Upgraded,
+}
+
+impl Session {
+    /// Serves the attached stream until either side ends it.
+    pub async fn run(self, runner: OnUpgrade) {
+        let shutdown = self.proxy.shutdown().clone();
+        tokio::select! {
+            () = self.serve(runner) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    async fn serve(self, runner: OnUpgrade) {
+        let runner = match runner.await {
+            Ok(runner) => runner,
+            Err(error) => {
+                tracing::debug!(%error, container.id = %self.id, "the runner left before its attach");
+                return;
+            }
+        };
+        let (mut from_runner, mut to_runner) = tokio::io::split(TokioIo::new(runner));
+        let (from_engine, to_engine) = tokio::io::split(TokioIo::new(self.engine));
+        let patience = self.proxy.patience();
+        let opened = match receive(&mut from_runner, patience).await {
+            Ok(None) => return,
+            Ok(Some(envelope)) => self.proxy.open(&self.id, &self.record, envelope).await,
+            Err(refusal) => Err(refusal),
+        };
+        let ended = match opened {
+            Ok(delivery) => {
+                self.proxy.launched(&self.id, &self.record, &delivery);
+                pass(delivery, from_engine, to_engine, &mut to_runner).await
+            }
+            Err(Refusal(reason)) => {
+                let fields = json!({ "container": self.id.as_str(), "reason": reason });
+                self.proxy.audit().record("launch.refused", fields, true);
+                tracing::warn!(container.id = %self.id, "refused to feed a cell: {reason}");
+                control(&mut to_runner, &Control::Refused(reason)).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = %Chain(&error), container.id = %self.id, "an attached stream broke");
+        }
+        if let Err(error) = to_runner.shutdown().await {
+            tracing::debug!(%error, container.id = %self.id, "the runner left early");
+        }
+    }
+}
+
+/// Reads the envelope; `None` where the runner left without one.
+async fn receive(
+    from: &mut ReadHalf<TokioIo<Upgraded>>,
+    patience: Patience,
+) -> Result<Option<Envelope>, Refusal> {
+    let (mut first, mut rest) = ([0; 1], [0; 3]);
+    match timeout(patience.idle, from.read(&mut first)).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return Ok(None),
+        Err(_) => {
+            return Err(Refusal(format!(
+                "no envelope came within {:?}",
+                patience.idle
+            )));
+        }
+    }
+    let envelope = async {
+        from.read_exact(&mut rest).await?;
+        let ([a], [b, c, d]) = (first, rest);
+        let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        if size > MAX_ENVELOPE_BYTES {
+            return Ok(Err(Refusal(format!(
+                "an envelope of {size} bytes is too large"
+            ))));
+        }
+        let mut json = Zeroizing::new(Vec::new());
+        // Grows with what comes, not with what is announced.
+        let wanted = u64::try_from(size).unwrap_or(u64::MAX);
+        let read = AsyncReadExt::take(&mut *from, wanted)
+            .read_to_end(&mut json)
+            .await?;
+        if read < size {
+            return Ok(Err(Refusal("the envelope ends early".into())));
+        }
+        Ok::<_, std::io::Error>(Envelope::from_json(&json).map_err(|e| Refusal(e.to_string())))
+    };
+    match timeout(patience.envelope, envelope).await {
+        Ok(Ok(envelope)) => envelope.map(Some),
+        Ok(Err(_)) => Err(Refusal("the envelope ends early".into())),
+        Err(_) => Err(Refusal(format!(
+            "the envelope took longer than {:?}",
+            patience.envelope
+        ))),
+    }
+}
+
+/// Feeds the cell and hands on what it writes, both at once: a plugin may write much before it has read all.
+async fn pass(
+    delivery: Delivery,
+    from_engine: ReadHalf<TokioIo<Upgraded>>,
+    to_engine: WriteHalf<TokioIo<Upgraded>>,
+    to_runner: &mut WriteHalf<TokioIo<Upgraded>>,
+) -> Result<(), frames::Error> {
+    let Delivery {
+        bytes, patterns, ..
+    } = delivery;
+    let feed = async move {
+        if let Err(error) = feed(to_engine, &bytes).await {
+            // A plugin may end without reading its request; how it ended is for the runner to judge.
+            tracing::debug!(%error, "a cell did not take its whole request");
+        }
+    };
+    let output = async {
+        control(to_runner, &Control::Launched(true)).await?;
+        pump(frames::Reader::new(from_engine), to_runner, patterns).await
+    };
+    let ((), ended) = tokio::join!(feed, output);
+    ended
+}
+
+async fn feed(mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.write_all(b"\n").await?;
+    // The plugin sees the end of its input only now.
+    to.shutdown().await
+}
+
+/// Hands on the cell's output, without the secrets it was given.
+pub async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    mut from: frames::Reader<R>,
+    to: &mut W,
+    patterns: Patterns,
+) -> Result<(), frames::Error> {
+    let (mut out, mut err) = (Scrubber::new(patterns.clone()), Scrubber::new(patterns));
+    while let Some((stream, piece)) = from.next().await? {
+        let clean = match stream {
+            Stream::Out => out.push(piece),
+            Stream::Err => err.push(piece),
+        };
+        write(to, stream, &clean).await?;
+    }
+    write(to, Stream::Out, &out.finish()).await?;
+    write(to, Stream::Err, &err.finish()).await?;
+    Ok(())
+}
+
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    stream: Stream,
+    clean: &[u8],
+) -> std::io::Result<()> {
+    if clean.is_empty() {
+        return Ok(());
+    }
+    to.write_all(&frame(stream.code(), clean)).await?;
+    to.flush().await
+}
+
+async fn control(
+    to: &mut (impl AsyncWrite + Unpin),
+    control: &Control,
+) -> Result<(), frames::Error> {
+    to.write_all(&frame(CONTROL_FRAME, &control.to_json()))
+        .await?;
+    Ok(to.flush().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_stream_is_scrubbed_by_itself() {
+        // Given a secret whose halves are split over frames of its stream, with the other stream in between
+        let frames = [
+            frame(1, b"out hunt"),
+            frame(2, b"err er2! "),
+            frame(1, b"er2! end"),
+            frame(2, b"hunter2!"),
+        ];
+        let mut passed = Vec::new();
+
+        // When they are pumped
+        let patterns = Patterns::new([("token", "hunter2!")]);
+        pump(
+            frames::Reader::new(&frames.concat()[..]),
+            &mut passed,
+            patterns,
+        )
+        .await
+        .unwrap();
+
+        // Then each stream reads as if it had come alone
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut reader = frames::Reader::new(&passed[..]);
+        while let Some((stream, piece)) = reader.next().await.unwrap() {
+            match stream {
+                Stream::Out => out.extend_from_slice(piece),
+                Stream::Err => err.extend_from_slice(piece),
+            }
+        }
+        assert_eq!(out, b"out [secret:token] end");
+        assert_eq!(err, b"err er2! [secret:token]");
+    }
+}

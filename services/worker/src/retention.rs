@@ -1,0 +1,120 @@
+//! Deleting what is old.
+
+use std::time::Duration;
+
+use bailey_mesh::{Mesh, MeshChannel};
+use bailey_proto::engine::v1::PruneRequest;
+use bailey_proto::engine::v1::retention_service_client::RetentionServiceClient;
+use bailey_service::Context;
+use bailey_trust::{Lock, LockSource};
+use bailey_types::{Serial, Service};
+use serde_json::json;
+
+/// How often the engine is asked.
+const EVERY: Duration = Duration::from_mins(10);
+
+/// How soon again after a failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Rows of each kind in one call: the engine's writer is busy for some ten milliseconds.
+const BATCH: u32 = 1000;
+
+/// Between two batches, so that the engine's own work comes first.
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// Most batches in one round; what is left waits for the next.
+const MAX_BATCHES: u32 = 1000;
+
+const LONGEST_CALL: Duration = Duration::from_secs(30);
+
+/// Prunes until the shutdown.
+pub async fn run(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
+    let path = ctx.settings.config_dir.join("bailey.lock");
+    let lock = LockSource::new(
+        &path,
+        ctx.trust.signing.broker,
+        ctx.trust.stack.clone(),
+        Serial(0),
+        kept_for,
+    );
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let pruned = tokio::select! {
+            pruned = round(&ctx, &mesh, &lock) => pruned,
+            () = ctx.shutdown.cancelled() => return Ok(()),
+        };
+        let wait = match pruned {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                EVERY
+            }
+            Err(_) => std::mem::replace(&mut pause, (pause * 2).min(LONGEST_PAUSE)),
+        };
+        ctx.trouble(
+            "retention",
+            pruned
+                .err()
+                .map(|reason| format!("nothing is pruned: {reason}")),
+        );
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = ctx.shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// How long finished jobs, with their logs, and events stay: one table holds both, so the longer of the two spans counts.
+fn kept_for(lock: &Lock) -> Result<Duration, String> {
+    let config = bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())?;
+    Ok(config
+        .service
+        .job_log_retention
+        .max(config.service.job_queue_retention))
+}
+
+/// Deletes everything that is too old now; the error says why it could not.
+async fn round(ctx: &Context, mesh: &Mesh, lock: &LockSource<Duration>) -> Result<(), String> {
+    let kept_for = lock.current().map_err(|e| e.to_string())?.view;
+    let before = ctx.clock.now().minus(kept_for);
+    let mut client = RetentionServiceClient::new(mesh.channel(Service::Engine));
+    let (mut jobs, mut events) = (0_u64, 0_u64);
+    for _ in 0..MAX_BATCHES {
+        let pruned = batch(&mut client, before.0).await?;
+        jobs = jobs.saturating_add(pruned.0);
+        events = events.saturating_add(pruned.1);
+        if pruned.0.max(pruned.1) < u64::from(BATCH) {
+            break;
+        }
+        tokio::time::sleep(BREATHER).await;
+    }
+    if jobs + events > 0 {
+        tracing::info!(
+            jobs,
+            events,
+            "pruned {jobs} jobs and {events} events from before {before}"
+        );
+        let fields = json!({"jobs": jobs, "events": events, "before_ms": before.0});
+        mesh.auditor().append("retention.pruned", &fields);
+    }
+    Ok(())
+}
+
+/// One call: how many jobs and events went.
+async fn batch(
+    client: &mut RetentionServiceClient<MeshChannel>,
+    before_ms: i64,
+) -> Result<(u64, u64), String> {
+    let request = PruneRequest {
+        jobs_before_ms: before_ms,
+        events_before_ms: before_ms,
+        limit: BATCH,
+    };
+    let answer = tokio::time::timeout(LONGEST_CALL, client.prune(request)).await;
+    let answer =
+        answer.map_err(|_| format!("the engine did not answer within {LONGEST_CALL:?}"))?;
+    let pruned = answer
+        .map_err(|status| status.message().to_owned())?
+        .into_inner();
+    Ok((pruned.jobs, pruned.events))
+}
