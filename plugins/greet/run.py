@@ -30,7 +30,7 @@ def greet(request, payload):
         "status": "ok",
         "result": greeting,
         "events": [{"type": "greet.done", "payload": done}],
-        "logs": [{"level": "info", "message": f"greeted, and proved that {SECRET} is here"}],
+        "logs": [{"level": "info", "message": f"HMAC-SHA256 of {challenge} under {SECRET}: {proof}"}],
     }
 
 

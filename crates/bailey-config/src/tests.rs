@@ -383,3 +383,10 @@ proptest::proptest! {
         let _ = one(&text);
     }
 }
+
+#[test]
+fn a_schedule_cannot_cancel_yet_and_says_so() {
+    let text = "plugins: {a: {schedules: [{every: 5m, if_running: cancel}]}}";
+    assert!(complaint(text).contains("not supported yet: if_running: cancel"));
+    assert!(one(&text.replace("cancel", "queue")).is_ok());
+}

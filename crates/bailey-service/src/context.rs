@@ -158,18 +158,17 @@ impl Process {
     /// Runs a service to its end: the first SIGTERM or SIGINT cancels `shutdown`, a second one or the deadline does not wait any longer.
     pub(crate) async fn run(
         &self,
+        mut signals: Signals,
         service: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         let told_twice = async {
             tokio::select! {
-                () = next(&mut terminate, &mut interrupt) => {}
+                () = signals.next() => {}
                 () = self.shutdown.cancelled() => {}
             }
             self.shutdown.cancel();
             tokio::select! {
-                () = next(&mut terminate, &mut interrupt) => "told twice",
+                () = signals.next() => "told twice",
                 () = tokio::time::sleep(DEADLINE) => "out of time",
             }
         };
@@ -264,10 +263,27 @@ impl Default for Process {
     }
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("SIGINT"),
+/// SIGTERM and SIGINT. From when this is made, they do not kill the process.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT"),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub use context::{Context, Presence, Process, Readiness, Stopped};
 pub use flags::{NoArgs, Settings};
 pub use modes::{check_config_dir, check_secret_files};
 
+use crate::context::Signals;
 use crate::flags::{Cli, Verb};
 
 /// Something that the operator must correct in a file or a flag. Anywhere among the causes of `run`'s error, it makes the exit code 78.
@@ -46,12 +47,13 @@ where
         let settings = cli.flags.settings();
         let trust = check_files(&settings)?;
         runtime(service)?.block_on(async {
+            let signals = Signals::new()?;
             let ctx = Context::new(service, settings, trust, Process::new());
             ctx.process.serve_health(ctx.settings.health_listen).await?;
             tracing::info!(service.version = Context::VERSION, "starting {service}");
             // The future of `run` holds the whole service.
             let process = ctx.process.clone();
-            process.run(Box::pin(run(ctx, cli.extra))).await
+            process.run(signals, Box::pin(run(ctx, cli.extra))).await
         })
     })
 }
@@ -65,9 +67,13 @@ where
 {
     launch::<A, _>(name, |cli| {
         current_thread()?.block_on(async {
+            let signals = Signals::new()?;
             let process = Process::new();
             process.serve_health(cli.flags.health_listen).await?;
-            process.clone().run(Box::pin(run(process, cli.extra))).await
+            process
+                .clone()
+                .run(signals, Box::pin(run(process, cli.extra)))
+                .await
         })
     })
 }

@@ -53,7 +53,11 @@ fn check_config(path: &Path, depth: u32) -> Result<(), Misconfigured> {
             "{path} has mode {mode:04o}: everybody could change it; `chmod o-w {path}`"
         )));
     }
-    if !metadata.is_dir() || depth == MAX_DEPTH {
+    // A link may lead anywhere: what it leads to is looked at, what lies below that is not ours.
+    let link = fs::symlink_metadata(path)
+        .map_err(|e| unreadable(path, &e))?
+        .is_symlink();
+    if !metadata.is_dir() || link || depth == MAX_DEPTH {
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(|e| unreadable(path, &e))? {

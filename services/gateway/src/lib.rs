@@ -9,12 +9,12 @@ mod metrics;
 mod problem;
 mod state;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
 use bailey_service::Context;
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::ingress::Ingress;
@@ -22,35 +22,32 @@ use crate::limits::Limits;
 use crate::state::State;
 
 /// Where the two ways in are served.
-#[derive(Clone, Copy, Debug)]
-pub struct Listen {
-    /// Plain HTTP for the sidecar, on the `ingress` network.
-    pub tailnet: SocketAddr,
-    /// TLS for `ingress-local`.
-    pub local: SocketAddr,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        Self {
-            tailnet: any(8080),
-            local: any(8443),
-        }
-    }
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Plain HTTP for the sidecar. The name is this container's on the network that it shares with the sidecar alone: nothing on the
+    /// mesh can connect, and forge what the sidecar vouches for
+    #[arg(long, default_value = "gateway-tailnet:8080", value_name = "HOST:PORT")]
+    pub tailnet: String,
+    /// TLS for `ingress-local`, likewise
+    #[arg(long, default_value = "gateway-local:8443", value_name = "HOST:PORT")]
+    pub local: String,
 }
 
 /// Runs the gateway until it is stopped.
-pub async fn run(ctx: Context) -> anyhow::Result<()> {
+pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
-    serve(ctx, mesh, Listen::default()).await
+    serve(ctx, mesh, args).await
 }
 
 /// Serves both ways in on the given addresses.
-pub async fn serve(ctx: Context, mesh: Mesh, listen: Listen) -> anyhow::Result<()> {
+pub async fn serve(ctx: Context, mesh: Mesh, args: Args) -> anyhow::Result<()> {
     // Both ports are bound before either is served: a half-open gateway must not look healthy.
-    let tailnet = bailey_mesh::bind(listen.tailnet).context("binding the port for the sidecar")?;
-    let local = bailey_mesh::bind(listen.local).context("binding the port for ingress-local")?;
+    let tailnet = bind(&args.tailnet)
+        .await
+        .context("binding the port for the sidecar")?;
+    let local = bind(&args.local)
+        .await
+        .context("binding the port for ingress-local")?;
     let tls = tls(&mesh).context("setting up TLS for ingress-local")?;
     let limits = Limits::default();
     let state = State::new(
@@ -70,6 +67,17 @@ pub async fn serve(ctx: Context, mesh: Mesh, listen: Listen) -> anyhow::Result<(
     }
     ctx.ready();
     ctx.stopped().await
+}
+
+/// Binds the one address that `name` stands for.
+async fn bind(name: &str) -> anyhow::Result<TcpListener> {
+    let mut addresses = tokio::net::lookup_host(name)
+        .await
+        .with_context(|| format!("looking up {name}"))?;
+    let address = addresses
+        .next()
+        .with_context(|| format!("{name} has no address"))?;
+    bailey_mesh::bind(address).with_context(|| format!("binding {address}"))
 }
 
 /// The gateway's mesh certificate serves the loopback listener too: the broker puts `localhost` into it.

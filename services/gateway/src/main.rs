@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use bailey_types::Service;
 
 fn main() -> ExitCode {
-    bailey_service::main(Service::Gateway, gateway::run)
+    bailey_service::main_with(Service::Gateway, gateway::run)
 }

@@ -44,12 +44,11 @@ pub async fn run(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
             pruned = round(&ctx, &mesh, &lock) => pruned,
             () = ctx.shutdown.cancelled() => return Ok(()),
         };
-        let wait = match pruned {
-            Ok(()) => {
-                pause = FIRST_PAUSE;
-                EVERY
-            }
-            Err(_) => std::mem::replace(&mut pause, (pause * 2).min(LONGEST_PAUSE)),
+        let wait = if pruned.is_ok() { EVERY } else { pause };
+        pause = if pruned.is_ok() {
+            FIRST_PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
         };
         ctx.trouble(
             "retention",

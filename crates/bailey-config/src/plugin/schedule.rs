@@ -36,7 +36,7 @@ pub struct Schedule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// Again this long after its last success.
+    /// Again and again after this long, on a fixed grid.
     #[serde(serialize_with = "duration")]
     Every(Duration),
     /// At the minutes that five fields name.

@@ -83,8 +83,13 @@ async fn a_task_that_does_not_end_is_given_up() {
 #[tokio::test]
 async fn a_service_that_is_told_to_stop_before_it_started_has_not_failed() {
     let process = Process::new();
-    process.run(async { Err(Stopped.into()) }).await.unwrap();
-    let failed = process.run(async { Err(anyhow::Error::from(std::io::Error::other("no"))) });
+    process
+        .run(Signals::new().unwrap(), async { Err(Stopped.into()) })
+        .await
+        .unwrap();
+    let failed = process.run(Signals::new().unwrap(), async {
+        Err(anyhow::Error::from(std::io::Error::other("no")))
+    });
     assert!(failed.await.is_err());
 }
 
@@ -93,7 +98,10 @@ async fn a_service_that_does_not_stop_is_cut_short() {
     let process = Process::new();
     process.shutdown.cancel();
     let started = tokio::time::Instant::now();
-    process.run(std::future::pending()).await.unwrap();
+    process
+        .run(Signals::new().unwrap(), std::future::pending())
+        .await
+        .unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
@@ -106,6 +114,9 @@ async fn a_failed_task_is_the_reason_even_while_the_service_starts() {
         shutdown.cancelled().await;
         Err(Stopped.into())
     };
-    let error = process.run(starting).await.unwrap_err();
+    let error = process
+        .run(Signals::new().unwrap(), starting)
+        .await
+        .unwrap_err();
     assert!(format!("{error:#}").ends_with("the roof leaks"));
 }

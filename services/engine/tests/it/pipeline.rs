@@ -67,29 +67,24 @@ async fn an_event_runs_a_pipeline_step_by_step() {
 
     engine.ended(&two.job_id).await;
     for root in [&emitted.event_id, &one.job_id, &two.job_id] {
-        let tree = engine.tree(root).await;
-        let ids: Vec<_> = tree
-            .iter()
-            .map(|job| {
-                (
-                    job.job_id.as_str(),
-                    job.parent_job_id.as_str(),
-                    job.status(),
-                )
-            })
-            .collect();
-        assert_eq!(
-            ids,
-            [
-                (one.job_id.as_str(), "", JobStatus::Succeeded),
-                (
-                    two.job_id.as_str(),
-                    one.job_id.as_str(),
-                    JobStatus::Succeeded
-                )
-            ]
-        );
+        is_tree_of_two(&engine, root, &one.job_id, &two.job_id).await;
     }
+}
+
+async fn is_tree_of_two(engine: &TestEngine, root: &str, parent: &str, child: &str) {
+    let tree = engine.tree(root).await;
+    let jobs: Vec<_> = tree
+        .iter()
+        .map(|job| {
+            (
+                job.job_id.as_str(),
+                job.parent_job_id.as_str(),
+                job.status(),
+            )
+        })
+        .collect();
+    let done = JobStatus::Succeeded;
+    assert_eq!(jobs, [(parent, "", done), (child, parent, done)]);
 }
 
 #[tokio::test]

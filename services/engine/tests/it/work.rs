@@ -66,14 +66,13 @@ async fn a_call_runs_and_its_result_is_there() {
         .iter()
         .map(|t| (t.from(), t.to()))
         .collect();
-    assert_eq!(
-        path,
-        [
-            (JobStatus::Unspecified, JobStatus::Queued),
-            (JobStatus::Queued, JobStatus::Running),
-            (JobStatus::Running, JobStatus::Succeeded)
-        ]
-    );
+    let (queued, running) = (JobStatus::Queued, JobStatus::Running);
+    let whole = [
+        (JobStatus::Unspecified, queued),
+        (queued, running),
+        (running, JobStatus::Succeeded),
+    ];
+    assert_eq!(path, whole);
     for kind in ["job.enqueued", "job.started", "job.completed"] {
         let event = events.next().await;
         assert_eq!(

@@ -17,11 +17,12 @@ use bailey_proto::engine::v1::{
     EmitEventRequest, EmitEventResponse, OutstandingJobsRequest, OutstandingJobsResponse,
     SubmitJobRequest, SubmitJobResponse,
 };
-use bailey_service::{Context, Readiness};
+use bailey_service::{Context, Presence, Readiness};
 use bailey_test::{Served, TestStack};
 use bailey_trust::{Asked, Lock, Origin, verify};
 use bailey_types::{Clock, Serial, Service, Sha256, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
@@ -119,27 +120,34 @@ fn lock(stack: &TestStack, serial: u64, schedules: &str) {
     });
 }
 
-fn start(stack: &TestStack) -> Context {
-    let ctx = stack.context(Service::Scheduler);
-    let (running, mesh) = (ctx.clone(), stack.join(&ctx));
-    // Outside of the context's own tasks, which `serve` waits for.
-    stack
-        .context(Service::Scheduler)
-        .spawn(
-            "scheduler",
-            async move { scheduler::serve(running, mesh).await },
-        );
-    ctx
+/// A scheduler at work.
+struct Running {
+    ctx: Context,
+    serving: JoinSet<anyhow::Result<()>>,
 }
 
-async fn stop(ctx: Context) {
-    let mut presence = ctx.presence();
-    presence
-        .wait_for(|presence| presence.readiness != Readiness::Starting)
-        .await
-        .unwrap();
-    ctx.shutdown.cancel();
-    ctx.stopped().await.unwrap();
+fn start(stack: &TestStack) -> Running {
+    let ctx = stack.context(Service::Scheduler);
+    let mut serving = JoinSet::new();
+    serving.spawn(scheduler::serve(ctx.clone(), stack.join(&ctx)));
+    Running { ctx, serving }
+}
+
+impl Running {
+    fn presence(&self) -> watch::Receiver<Presence> {
+        self.ctx.presence()
+    }
+
+    /// Stops it and waits until it has let go of its database.
+    async fn stop(mut self) {
+        let mut presence = self.presence();
+        presence
+            .wait_for(|presence| presence.readiness != Readiness::Starting)
+            .await
+            .unwrap();
+        self.ctx.shutdown.cancel();
+        self.serving.join_next().await.unwrap().unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -151,7 +159,7 @@ async fn a_start_is_signed_and_asks_for_what_is_locked() {
         "[{id: often, every: 1h, command: scan, payload: {path: /srv, n: 3}}]",
     );
     let mut engine = Recorded::serve(&stack);
-    let ctx = start(&stack);
+    let running = start(&stack);
 
     let (_, job) = engine.next().await;
     assert_eq!(
@@ -176,7 +184,7 @@ async fn a_start_is_signed_and_asks_for_what_is_locked() {
         payload_sha256: Sha256::of(&job.payload),
     };
     assert_eq!((origin.asked, origin.scopes), (asked, Vec::new()));
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -184,7 +192,7 @@ async fn intervals_below_a_second_neither_drift_nor_bunch() {
     let stack = TestStack::new();
     lock(&stack, 1, "[{every: 250ms}]");
     let mut engine = Recorded::serve(&stack);
-    let ctx = start(&stack);
+    let running = start(&stack);
 
     let (first, _) = engine.next().await;
     let mut origins = BTreeSet::new();
@@ -195,7 +203,7 @@ async fn intervals_below_a_second_neither_drift_nor_bunch() {
         assert!((-100..100).contains(&late), "start {n} is {late} ms late");
     }
     assert_eq!(origins.len(), 12);
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -204,13 +212,13 @@ async fn an_overlapping_start_is_left_out_until_the_earlier_one_is_done() {
     lock(&stack, 1, "[{every: 100ms}]");
     let mut engine = Recorded::serve(&stack);
     engine.engine.outstanding.store(1, Ordering::SeqCst);
-    let ctx = start(&stack);
+    let running = start(&stack);
     let quiet = tokio::time::timeout(Duration::from_millis(600), engine.sent.recv()).await;
     assert!(quiet.is_err());
 
     engine.engine.outstanding.store(0, Ordering::SeqCst);
     engine.next().await;
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -223,17 +231,17 @@ async fn queue_lets_as_many_overlap_as_the_plugin_allows() {
     );
     let mut engine = Recorded::serve(&stack);
     engine.engine.outstanding.store(2, Ordering::SeqCst);
-    let ctx = start(&stack);
+    let running = start(&stack);
     engine.next().await;
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
 async fn a_start_waits_for_an_engine_that_is_away() {
     let stack = TestStack::new();
     lock(&stack, 1, "[{every: 1h}]");
-    let ctx = start(&stack);
-    let mut presence = ctx.presence();
+    let running = start(&stack);
+    let mut presence = running.presence();
     presence
         .wait_for(|presence| presence.detail.contains("starts wait for the engine"))
         .await
@@ -244,7 +252,7 @@ async fn a_start_waits_for_an_engine_that_is_away() {
         .wait_for(|presence| presence.readiness == Readiness::Ready)
         .await
         .unwrap();
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -253,12 +261,12 @@ async fn a_start_that_was_not_acknowledged_is_sent_again_as_the_same_origin() {
     lock(&stack, 1, "[{every: 1h}]");
     let mut engine = Recorded::serve(&stack);
     *engine.engine.answer.lock().unwrap() = Err(Status::unavailable("restarting"));
-    let ctx = start(&stack);
+    let running = start(&stack);
     let (_, first) = engine.next().await;
     // The next life knows of it from the database.
-    stop(ctx).await;
+    running.stop().await;
     *engine.engine.answer.lock().unwrap() = Ok(());
-    let ctx = start(&stack);
+    let running = start(&stack);
     loop {
         let (_, again) = engine.next().await;
         assert_eq!(again.origin, first.origin);
@@ -266,7 +274,7 @@ async fn a_start_that_was_not_acknowledged_is_sent_again_as_the_same_origin() {
             break;
         }
     }
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -275,19 +283,19 @@ async fn what_the_engine_refuses_is_not_sent_again() {
     lock(&stack, 1, "[{every: 300ms}]");
     let mut engine = Recorded::serve(&stack);
     *engine.engine.answer.lock().unwrap() = Err(Status::invalid_argument("no such command"));
-    let ctx = start(&stack);
+    let running = start(&stack);
     let (_, first) = engine.next().await;
     let (_, second) = engine.next().await;
     assert_ne!(first.origin, second.origin);
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
 async fn a_new_lock_is_in_force_within_two_seconds_and_an_older_one_never() {
     let stack = TestStack::new();
     let mut engine = Recorded::serve(&stack);
-    let ctx = start(&stack);
-    let mut presence = ctx.presence();
+    let running = start(&stack);
+    let mut presence = running.presence();
     presence
         .wait_for(|presence| presence.detail.contains("nothing is locked yet"))
         .await
@@ -304,15 +312,16 @@ async fn a_new_lock_is_in_force_within_two_seconds_and_an_older_one_never() {
         .wait_for(|presence| presence.detail.contains("older than"))
         .await
         .unwrap();
-    stop(ctx).await;
+    running.stop().await;
 
     // Not after a restart either.
-    let ctx = start(&stack);
-    ctx.presence()
+    let running = start(&stack);
+    running
+        .presence()
         .wait_for(|presence| presence.detail.contains("older than"))
         .await
         .unwrap();
-    stop(ctx).await;
+    running.stop().await;
     assert!(engine.sent.try_recv().is_err());
 }
 
@@ -321,20 +330,20 @@ async fn missed_starts_are_caught_up_with_after_a_pause() {
     let stack = TestStack::new();
     lock(&stack, 1, "[{every: 200ms, catch_up: run_all}]");
     let mut engine = Recorded::serve(&stack);
-    let ctx = start(&stack);
+    let running = start(&stack);
     engine.next().await;
-    stop(ctx).await;
+    running.stop().await;
     while engine.sent.try_recv().is_ok() {}
 
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let before = now();
-    let ctx = start(&stack);
+    let running = start(&stack);
     // Five were missed; regular ones come 200 ms apart.
     for _ in 0..5 {
         engine.next().await;
     }
     assert!(now().since(before) < Duration::from_millis(600));
-    stop(ctx).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -343,11 +352,12 @@ async fn an_edited_file_changes_nothing_but_the_presence() {
     lock(&stack, 1, "[{every: 1h}]");
     stack.write_config("config.yaml", "accounts: {default: {}}\n");
     let mut engine = Recorded::serve(&stack);
-    let ctx = start(&stack);
+    let running = start(&stack);
     engine.next().await;
-    ctx.presence()
+    running
+        .presence()
         .wait_for(|presence| presence.detail.contains("changed since it was locked"))
         .await
         .unwrap();
-    stop(ctx).await;
+    running.stop().await;
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use bailey_test::TestStack;
 use rustix::process::{Pid, Signal, kill_process};
 
+type Spoil = fn(&TestStack);
+
 struct Worker {
     child: Child,
     health: String,
@@ -99,7 +101,6 @@ fn the_health_verb_tells_whether_it_lives() {
 #[test]
 fn what_the_operator_must_correct_is_exit_code_78_and_one_sentence() {
     let secret = "enroll-worker";
-    type Spoil = fn(&TestStack);
     let cases: [(Spoil, &str); 6] = [
         (
             |stack| chmod(stack, "secrets/enroll-worker", 0o444),
