@@ -31,8 +31,19 @@ fn bindings_are_current() {
     }
     let fresh = tempfile::tempdir().unwrap();
     generate(fresh.path());
-    for name in PACKAGES.map(|p| format!("bailey.{p}.v1.rs")).iter().chain([&"descriptors.bin".to_owned()]) {
-        let (made, kept) = (std::fs::read(fresh.path().join(name)), std::fs::read(committed.join(name)));
-        assert_eq!(made.unwrap(), kept.unwrap(), "{name}: run UPDATE_BINDINGS=1 cargo test -p bailey-proto");
+    for name in PACKAGES
+        .map(|p| format!("bailey.{p}.v1.rs"))
+        .iter()
+        .chain([&"descriptors.bin".to_owned()])
+    {
+        let (made, kept) = (
+            std::fs::read(fresh.path().join(name)),
+            std::fs::read(committed.join(name)),
+        );
+        assert_eq!(
+            made.unwrap(),
+            kept.unwrap(),
+            "{name}: run UPDATE_BINDINGS=1 cargo test -p bailey-proto"
+        );
     }
 }

@@ -121,7 +121,9 @@ impl<T> LockSource<T> {
             if let Ok(loaded) = &cached.loaded {
                 cached.seen = loaded.lock.serial;
             }
-            cached.mark = Some(mark);
+            // A read that failed says nothing about the file: the next look reads it again.
+            let failed = matches!(cached.loaded, Err(LockSourceError::Read { .. }));
+            cached.mark = (!failed).then_some(mark);
         }
         cached.loaded.clone()
     }
@@ -198,4 +200,38 @@ pub fn from_file_text(text: &[u8]) -> Result<Signed, String> {
         payload: decode(&file.payload)?.into(),
         signature: decode(&file.signature)?.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SigningKey;
+
+    #[test]
+    fn a_read_that_failed_is_tried_again_though_the_file_has_not_changed() {
+        // Given a file that can be looked at and not be read, as when no file descriptor is left
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::generate().verifying_key();
+        let source = LockSource::new(dir.path(), key, "home".parse().unwrap(), Serial(0), |_| {
+            Ok(())
+        });
+        let error = source.current().unwrap_err();
+        assert!(matches!(error, LockSourceError::Read { .. }), "{error}");
+        // Then the error is not kept as what the file is
+        assert_eq!(source.cached.lock().unwrap().mark, None);
+    }
+
+    #[test]
+    fn a_file_that_was_refused_is_not_read_again_until_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bailey.lock");
+        std::fs::write(&path, "no lock").unwrap();
+        let key = SigningKey::generate().verifying_key();
+        let source = LockSource::new(&path, key, "home".parse().unwrap(), Serial(0), |_| Ok(()));
+        assert!(matches!(
+            source.current(),
+            Err(LockSourceError::Refused { .. })
+        ));
+        assert!(source.cached.lock().unwrap().mark.is_some());
+    }
 }

@@ -11,12 +11,12 @@ mod stream;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -141,8 +141,14 @@ async fn body(
     next: Next,
 ) -> Result<Response, Problem> {
     let limits = state.limits();
+    let limit_bytes = usize::try_from(state.api().max_body_size_bytes).unwrap_or(usize::MAX);
     let (head, body) = request.into_parts();
-    let taken = Limited::new(body, limits.body_bytes).collect();
+    let announced = HttpBody::size_hint(&body).upper();
+    let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
+    let most = announced.unwrap_or(limit_bytes).min(limit_bytes);
+    // Kept until the answer, for as long as the body lies in memory.
+    let room = state.body_room(most).await?;
+    let taken = Limited::new(body, limit_bytes).collect();
     let taken = tokio::time::timeout(limits.body_timeout, taken)
         .await
         .map_err(|_| {
@@ -155,18 +161,16 @@ async fn body(
         })?;
     let bytes = taken.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let limit = limits.body_bytes;
-            return Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                format!("a body may have {limit} bytes at most"),
-            );
+            let detail = format!("a body may have {limit_bytes} bytes at most (api.max_body_size)");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail);
         }
         Problem::bad_request("the body did not arrive whole")
     })?;
-    Ok(next
+    let answer = next
         .run(Request::from_parts(head, Body::from(bytes.to_bytes())))
-        .await)
+        .await;
+    drop(room);
+    Ok(answer)
 }
 
 /// One line per request, its figures, and the headers that every answer carries.
@@ -176,7 +180,7 @@ async fn log(
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let method = request.method().to_string();
+    let method = method_name(request.method());
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -189,7 +193,7 @@ async fn log(
     secure(&mut response, &id);
     state.metrics().answered(
         &RequestLabels {
-            method: method.clone(),
+            method: method.to_owned(),
             route: route.clone(),
             status: status.as_u16(),
         },
@@ -213,6 +217,14 @@ async fn log(
     response
 }
 
+/// The method for figures and log lines: each name is a series for ever, so that clients must not be able to make new ones.
+fn method_name(method: &Method) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}
+
 fn secure(response: &mut Response, request_id: &str) {
     let headers = response.headers_mut();
     let fixed = [
@@ -232,5 +244,76 @@ fn secure(response: &mut Response, request_id: &str) {
         .or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bailey_test::TestStack;
+    use bailey_types::Service;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn a_client_makes_no_new_names_for_figures() {
+        assert_eq!(method_name(&Method::POST), "POST");
+        assert_eq!(method_name(&Method::from_bytes(b"X1234").unwrap()), "other");
+        assert_eq!(method_name(&Method::from_bytes(b"get").unwrap()), "other");
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the test awaits its own tasks")]
+    async fn bodies_of_strangers_do_not_fill_the_memory() {
+        // Given a gateway with room for two of the largest bodies, and two strangers who never end theirs
+        let stack = TestStack::new();
+        let ctx = stack.context(Service::Gateway);
+        let limits = Limits {
+            all_bodies_bytes: 2 << 20,
+            body_timeout: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        let (clock, shutdown) = (ctx.clock.clone(), ctx.shutdown.clone());
+        stack.write_config("config.yaml", "plugin_roots: [/plugins]\n");
+        let key = ctx.trust.signing.broker;
+        let api = bailey_trust::LockSource::new(
+            &ctx.settings.config_dir.join("bailey.lock"),
+            key,
+            ctx.trust.stack.clone(),
+            bailey_types::Serial(0),
+            |_| Ok(bailey_config::Api::default()),
+        );
+        let state = State::new(stack.join(&ctx), api, limits, clock, shutdown);
+        let router = router(&state, Ingress::Local);
+        let ask = |method: &str, body: Body| {
+            let request = Request::builder().method(method).uri("/events");
+            let request = request.header("host", "localhost").body(body).unwrap();
+            tokio::spawn(router.clone().oneshot(request))
+        };
+        let endless = || {
+            let begun = futures::stream::once(async { Ok::<_, std::io::Error>("{") });
+            Body::from_stream(futures::StreamExt::chain(begun, futures::stream::pending()))
+        };
+        let strangers = [ask("POST", endless()), ask("POST", endless())];
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        // When a third one sends another: it waits, and what is small or has no body does not
+        let third = ask("POST", Body::from(format!("{{}}{}", " ".repeat(50_000))));
+        let small = ask("POST", Body::from("{}")).await.unwrap().unwrap();
+        assert_eq!(small.status(), StatusCode::BAD_REQUEST);
+        let reader = ask("GET", Body::empty()).await.unwrap().unwrap();
+        assert_eq!(reader.status(), StatusCode::UNAUTHORIZED);
+        assert!(!third.is_finished());
+
+        // Then it has its turn when they are gone
+        for stranger in strangers {
+            let answer = stranger.await.unwrap().unwrap();
+            assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+        }
+        let status = third.await.unwrap().unwrap().status();
+        assert_eq!(status, StatusCode::BAD_REQUEST);
     }
 }

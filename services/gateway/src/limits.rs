@@ -1,16 +1,12 @@
-//! What one client may take.
+//! What one client may take, beside what `api:` of the configuration says.
 
 use std::time::Duration;
 
 /// The limits of the HTTP listeners.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest request body, bytes.
-    pub body_bytes: usize,
-    /// Requests that may wait for a job at a time; more are answered 503.
-    pub concurrent_waits: usize,
-    /// The longest that a request may wait for a job.
-    pub max_wait: Duration,
+    /// All request bodies together, bytes: the container has 128 MiB, and a body is held about twice while it is passed on.
+    pub all_bodies_bytes: usize,
     /// Clients that may follow the event stream at a time.
     pub concurrent_streams: usize,
     /// Connections per listener; more wait to be accepted.
@@ -24,9 +20,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body_bytes: 1 << 20,
-            concurrent_waits: 64,
-            max_wait: Duration::from_mins(5),
+            all_bodies_bytes: 16 << 20,
             concurrent_streams: 32,
             connections: 256,
             head_timeout: Duration::from_secs(10),

@@ -1,8 +1,10 @@
 //! What the handlers share.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bailey_config::Api;
 use bailey_mesh::{Mesh, MeshChannel};
 use bailey_plugin::Catalogue;
 use bailey_proto::broker::v1::presence_service_client::PresenceServiceClient;
@@ -10,6 +12,7 @@ use bailey_proto::broker::v1::token_service_client::TokenServiceClient;
 use bailey_proto::engine::v1 as engine;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
+use bailey_trust::LockSource;
 use bailey_types::{Clock, Service, Timestamp};
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +25,9 @@ use crate::problem::Problem;
 /// How long a catalogue is used before it is asked for again.
 const CATALOGUE_AGE: Duration = Duration::from_secs(1);
 
+/// Largest body that waits for nobody, bytes.
+const SMALL_BODY_BYTES: usize = 16 << 10;
+
 /// Largest message from the engine, bytes: a job's result is bounded by the plugin protocol's 10 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
@@ -31,11 +37,14 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     mesh: Mesh,
+    api: LockSource<Api>,
     limits: Limits,
     clock: Clock,
     started_at: Timestamp,
     catalogue: Mutex<Option<(Instant, Arc<Catalogue>)>>,
-    waiting: Arc<Semaphore>,
+    waiting: Arc<AtomicU32>,
+    /// In KiB.
+    bodies: Arc<Semaphore>,
     streaming: Arc<Semaphore>,
     metrics: Metrics,
     shutdown: CancellationToken,
@@ -43,11 +52,19 @@ struct Inner {
 
 impl State {
     /// The state of one gateway.
-    pub fn new(mesh: Mesh, limits: Limits, clock: Clock, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        mesh: Mesh,
+        api: LockSource<Api>,
+        limits: Limits,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Self {
         let started_at = clock.now();
         Self(Arc::new(Inner {
             mesh,
-            waiting: Arc::new(Semaphore::new(limits.concurrent_waits)),
+            api,
+            waiting: Arc::default(),
+            bodies: Arc::new(Semaphore::new(limits.all_bodies_bytes >> 10)),
             streaming: Arc::new(Semaphore::new(limits.concurrent_streams)),
             limits,
             clock,
@@ -79,9 +96,18 @@ impl State {
         PresenceServiceClient::new(self.0.mesh.channel(Service::Broker))
     }
 
-    /// The limits in force.
+    /// The limits that no configuration moves.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// `api:` of the locked configuration; its defaults until something is locked.
+    pub fn api(&self) -> Api {
+        self.0
+            .api
+            .current()
+            .map(|loaded| loaded.view.clone())
+            .unwrap_or_default()
     }
 
     /// The counters.
@@ -141,25 +167,60 @@ impl State {
         Ok(catalogue)
     }
 
-    /// A place among those who wait for a job.
-    pub fn wait_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        permit(
-            &self.0.waiting,
-            "too many requests wait for jobs; call without ?wait and read /job/{id}",
-        )
+    /// A place among those who wait for a job: at most `api.max_concurrent_sync` at a time.
+    pub fn wait_permit(&self) -> Result<WaitPermit, Problem> {
+        let limit = self.api().max_concurrent_sync;
+        let taken = self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        // Made before the check, so that what was counted is counted out again.
+        let permit = WaitPermit(Arc::clone(&self.0.waiting));
+        if taken < limit {
+            return Ok(permit);
+        }
+        let detail = format!(
+            "{limit} requests wait for jobs already (api.max_concurrent_sync); call without ?wait and read /job/{{id}}"
+        );
+        Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-waiting",
+            detail,
+        ))
+    }
+
+    /// Room for a body of at most `bytes` among all that are in memory; waits for it as long as a body may take. A small body needs none.
+    pub async fn body_room(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        if bytes <= SMALL_BODY_BYTES {
+            return Ok(None);
+        }
+        let all = self.0.limits.all_bodies_bytes >> 10;
+        let kib = u32::try_from(bytes.div_ceil(1024).min(all)).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.0.bodies).acquire_many_owned(kib);
+        let acquired = tokio::time::timeout(self.0.limits.body_timeout, acquire).await;
+        acquired.ok().and_then(Result::ok).map(Some).ok_or_else(|| {
+            let detail = "too many large requests at once; try again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-much", detail)
+        })
     }
 
     /// A place among those who follow the event stream.
     pub fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        permit(
-            &self.0.streaming,
-            "too many clients follow the event stream",
-        )
+        let full = |_| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-streams",
+                "too many clients follow the event stream",
+            )
+        };
+        Arc::clone(&self.0.streaming)
+            .try_acquire_owned()
+            .map_err(full)
     }
 }
 
-fn permit(semaphore: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(semaphore)
-        .try_acquire_owned()
-        .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-waiting", full))
+/// One of those who wait, until it is dropped.
+pub struct WaitPermit(Arc<AtomicU32>);
+
+impl Drop for WaitPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }

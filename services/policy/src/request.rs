@@ -16,6 +16,16 @@ pub(crate) const LIMIT_BYTES: usize = 10 << 20;
 /// The command that events are handed to.
 pub(crate) const HANDLE: &str = "handle";
 
+/// What the engine itself says in `context` of the place that a job has (reference: ductile 1.3).
+const PLACE: [&str; 6] = [
+    "ductile_plugin",
+    "ductile_pipeline",
+    "ductile_step_id",
+    "ductile_pipeline_instance_id",
+    "ductile_route_depth",
+    "ductile_route_max_depth",
+];
+
 /// Members of a request. No others: policy hashes what it has understood.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +97,24 @@ impl<'a> Members<'a> {
         }
         Err(Reason::PayloadDiffers
             .because("the request carries another payload than the one that was asked for"))
+    }
+
+    /// Checks that a call which an origin asks for brings nothing beside its payload: there are no earlier steps whose baggage it could
+    /// carry, and only `handle` gets an event.
+    pub(crate) fn check_nothing_added(&self, command: &CommandName) -> Result<(), Denial> {
+        let context = object(self.context.map_or("{}", RawValue::get), "context")?;
+        if let Some(name) = context.keys().find(|name| !PLACE.contains(&&***name)) {
+            let name: String = name.chars().take(80).collect();
+            return Err(Reason::PayloadDiffers.because(format!(
+                "the context brings {name:?}, which nobody asked for"
+            )));
+        }
+        if self.event.is_some() && command.as_str() != HANDLE {
+            return Err(Reason::PayloadDiffers.because(format!(
+                "the request carries an event, which {command} does not get"
+            )));
+        }
+        Ok(())
     }
 
     /// The type of the event that `handle` gets.

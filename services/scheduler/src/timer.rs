@@ -11,12 +11,12 @@ use bailey_trust::{Asked, Loaded, Origin, sign};
 use bailey_types::{OriginId, Sha256, Timestamp};
 use rand::Rng as _;
 
+use crate::db;
 use crate::db::pending::Start;
 use crate::db::schedule::Row;
 use crate::plan::{Entry, Key, Plan};
 use crate::rhythm::Rhythm;
 use crate::state::State;
-use crate::{config, db};
 
 /// How often the lock is looked at (one `stat`).
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,11 +76,6 @@ impl Timer {
                         .await
                         .context("taking over a lock")?;
                     self.ctx.trouble("lock", None);
-                    let difference = config::difference(
-                        &self.ctx.settings.config_dir,
-                        &loaded.lock.config_files,
-                    );
-                    self.ctx.trouble("config", difference);
                     self.loaded = Some(loaded);
                 }
             }

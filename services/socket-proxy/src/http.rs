@@ -153,6 +153,9 @@ async fn dispatch(
     let Call::Attach(id) = &call else {
         return proxy.answer(&call, &body).await;
     };
+    // Before the one attach is used up: an attached stream has left the connections that are counted.
+    let full = || Error::NotNow("too many cells are attached already".into());
+    let place = proxy.room().session().ok_or_else(full)?;
     let (record, engine) = proxy.attach(id).await?;
     let session = Session {
         proxy: Arc::clone(proxy),
@@ -162,6 +165,7 @@ async fn dispatch(
     };
     process.spawn("attached cell", async move {
         session.run(upgrade).await;
+        drop(place);
         Ok(())
     });
     let mut answer = Response::new(engine::empty());

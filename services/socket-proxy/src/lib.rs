@@ -13,6 +13,7 @@ pub mod probe;
 pub mod proxy;
 pub mod registry;
 pub mod remembered;
+pub mod room;
 pub mod route;
 pub mod rpc;
 pub mod scrub;

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::launch::{Delivery, Keys, Refusal};
 use crate::registry::{AttachError, ContainerId, Listed, Record, Registry};
 use crate::remembered::Remembered;
+use crate::room::Room;
 use crate::route::{Call, Signal};
 use crate::session::Patience;
 use crate::{compare, own_image};
@@ -57,6 +58,7 @@ pub struct Proxy {
     parts: Parts,
     keys: Arc<Keys>,
     registry: Registry,
+    room: Room,
     adopted: OnceCell<()>,
     probe_image: OnceCell<ImageId>,
 }
@@ -80,6 +82,7 @@ impl Proxy {
             probe_image: OnceCell::new_with(parts.probe_image),
             keys: Arc::new(keys),
             registry: Registry::default(),
+            room: Room::default(),
             adopted: OnceCell::new(),
             parts,
         }
@@ -108,6 +111,11 @@ impl Proxy {
     /// How long cells wait.
     pub fn patience(&self) -> Patience {
         self.parts.patience
+    }
+
+    /// How much the runner may fill.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Why no cell can be made from the lock as it is; `None` where one can.

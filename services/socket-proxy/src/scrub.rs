@@ -35,7 +35,13 @@ impl Patterns {
             if value.len() < MIN_SECRET_BYTES {
                 continue;
             }
-            for bytes in spellings(value) {
+            // A secret from a file ends in a line break, which whoever uses it takes off.
+            let bare = value.trim();
+            let bare = (bare != value && bare.len() >= MIN_SECRET_BYTES).then(|| spellings(bare));
+            for bytes in spellings(value)
+                .into_iter()
+                .chain(bare.into_iter().flatten())
+            {
                 if patterns.iter().all(|known| *known.bytes != *bytes) {
                     let replacement = format!("[secret:{name}]").into_bytes();
                     patterns.push(Pattern { bytes, replacement });
@@ -223,6 +229,14 @@ mod tests {
         assert_eq!(scrub(&secrets, &[serde.as_bytes()]), r#""[secret:pem]""#);
         let php = br#""line \"one\"\nzw\u00f6lf\/\ud83d\ude00""#;
         assert_eq!(scrub(&secrets, &[php]), r#""[secret:pem]""#);
+    }
+
+    #[test]
+    fn a_secret_from_a_file_is_found_without_its_line_break() {
+        let secrets = [("token", "hunter2!\n")];
+        assert_eq!(scrub(&secrets, &[b"a hunter2! b"]), "a [secret:token] b");
+        assert_eq!(scrub(&secrets, &[b"hunter2!\n"]), "[secret:token]");
+        assert_eq!(scrub(&[("pin", "12345\n")], &[b"12345"]), "12345");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::frames::{self, Stream, frame};
 use crate::launch::{Delivery, Refusal};
 use crate::proxy::Proxy;
 use crate::registry::{ContainerId, Record};
+use crate::room::{Place, Room};
 use crate::scrub::{Patterns, Scrubber};
 
 /// How long a cell waits for its request.
@@ -69,15 +70,20 @@ impl Session {
         let (mut from_runner, mut to_runner) = tokio::io::split(TokioIo::new(runner));
         let (from_engine, to_engine) = tokio::io::split(TokioIo::new(self.engine));
         let patience = self.proxy.patience();
-        let opened = match receive(&mut from_runner, patience).await {
+        let mut place = Place::default();
+        let opened = match receive(&mut from_runner, self.proxy.room(), patience).await {
             Ok(None) => return,
-            Ok(Some(envelope)) => self.proxy.open(&self.id, &self.record, envelope).await,
+            Ok(Some((envelope, its_place))) => {
+                place = its_place;
+                self.proxy.open(&self.id, &self.record, envelope).await
+            }
             Err(refusal) => Err(refusal),
         };
+        place.opened();
         let ended = match opened {
             Ok(delivery) => {
                 self.proxy.launched(&self.id, &self.record, &delivery);
-                pass(delivery, from_engine, to_engine, &mut to_runner).await
+                pass((delivery, place), from_engine, to_engine, &mut to_runner).await
             }
             Err(Refusal(reason)) => {
                 let fields = json!({ "container": self.id.as_str(), "reason": reason });
@@ -95,11 +101,12 @@ impl Session {
     }
 }
 
-/// Reads the envelope; `None` where the runner left without one.
+/// Reads the envelope, once there is room for it; `None` where the runner left without one, or there was no room in time.
 async fn receive(
-    from: &mut ReadHalf<TokioIo<Upgraded>>,
+    from: &mut (impl AsyncRead + Unpin),
+    room: &Room,
     patience: Patience,
-) -> Result<Option<Envelope>, Refusal> {
+) -> Result<Option<(Envelope, Place)>, Refusal> {
     let (mut first, mut rest) = ([0; 1], [0; 3]);
     match timeout(patience.idle, from.read(&mut first)).await {
         Ok(Ok(1..)) => {}
@@ -111,15 +118,29 @@ async fn receive(
             )));
         }
     }
+    let late = |_| {
+        Refusal(format!(
+            "the envelope took longer than {:?}",
+            patience.envelope
+        ))
+    };
+    let length = timeout(patience.envelope, from.read_exact(&mut rest));
+    if length.await.map_err(late)?.is_err() {
+        return Err(Refusal("the envelope ends early".into()));
+    }
+    let ([a], [b, c, d]) = (first, rest);
+    let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if size > MAX_ENVELOPE_BYTES {
+        return Err(Refusal(format!("an envelope of {size} bytes is too large")));
+    }
+    let Ok(place) = timeout(patience.envelope, room.place(size)).await else {
+        // No refusal, which would be final: another attempt may find room.
+        tracing::warn!(
+            "no room for an envelope of {size} bytes: plugins do not read what they got"
+        );
+        return Ok(None);
+    };
     let envelope = async {
-        from.read_exact(&mut rest).await?;
-        let ([a], [b, c, d]) = (first, rest);
-        let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if size > MAX_ENVELOPE_BYTES {
-            return Ok(Err(Refusal(format!(
-                "an envelope of {size} bytes is too large"
-            ))));
-        }
         let mut json = Zeroizing::new(Vec::new());
         // Grows with what comes, not with what is announced.
         let wanted = u64::try_from(size).unwrap_or(u64::MAX);
@@ -132,18 +153,15 @@ async fn receive(
         Ok::<_, std::io::Error>(Envelope::from_json(&json).map_err(|e| Refusal(e.to_string())))
     };
     match timeout(patience.envelope, envelope).await {
-        Ok(Ok(envelope)) => envelope.map(Some),
+        Ok(Ok(envelope)) => envelope.map(|envelope| Some((envelope, place))),
         Ok(Err(_)) => Err(Refusal("the envelope ends early".into())),
-        Err(_) => Err(Refusal(format!(
-            "the envelope took longer than {:?}",
-            patience.envelope
-        ))),
+        Err(elapsed) => Err(late(elapsed)),
     }
 }
 
 /// Feeds the cell and hands on what it writes, both at once: a plugin may write much before it has read all.
 async fn pass(
-    delivery: Delivery,
+    (delivery, place): (Delivery, Place),
     from_engine: ReadHalf<TokioIo<Upgraded>>,
     to_engine: WriteHalf<TokioIo<Upgraded>>,
     to_runner: &mut WriteHalf<TokioIo<Upgraded>>,
@@ -156,6 +174,7 @@ async fn pass(
             // A plugin may end without reading its request; how it ended is for the runner to judge.
             tracing::debug!(%error, "a cell did not take its whole request");
         }
+        drop((bytes, place));
     };
     let output = async {
         control(to_runner, &Control::Launched(true)).await?;
@@ -215,6 +234,46 @@ async fn control(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the test awaits its own tasks")]
+    async fn envelopes_that_would_fill_the_memory_wait_and_small_ones_do_not() {
+        let patience = Patience {
+            idle: Duration::from_secs(30),
+            envelope: Duration::from_secs(30),
+        };
+        let room = Arc::new(Room::default());
+        let begin = |announced: usize| {
+            let (mut runner, mut proxy) = tokio::io::duplex(1024);
+            let room = Arc::clone(&room);
+            let received =
+                tokio::spawn(async move { receive(&mut proxy, &room, patience).await.is_ok() });
+            let sent = tokio::spawn(async move {
+                let length = u32::try_from(announced).unwrap().to_be_bytes();
+                runner.write_all(&length).await.unwrap();
+                runner.write_all(&vec![b' '; announced / 2]).await.unwrap();
+                runner
+            });
+            (received, sent)
+        };
+        let soon = Duration::from_millis(500);
+
+        // Given a runner that begins the largest envelope there is
+        let (received, sent) = begin(MAX_ENVELOPE_BYTES);
+        let half_sent = sent.await.unwrap();
+        assert!(!received.is_finished());
+
+        // When it begins another one, that is not taken; a small one is
+        let (_, mut sent_large) = begin(MAX_ENVELOPE_BYTES);
+        assert!(timeout(soon, &mut sent_large).await.is_err());
+        let (_, sent_small) = begin(8 << 10);
+        assert!(timeout(soon, sent_small).await.is_ok());
+
+        // Then it is taken as soon as the first is gone
+        drop(half_sent);
+        assert!(!received.await.unwrap());
+        assert!(timeout(Duration::from_secs(10), sent_large).await.is_ok());
+    }
 
     #[tokio::test]
     async fn each_stream_is_scrubbed_by_itself() {

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse as _, Response};
 use bailey_plugin::manifest::Access;
@@ -64,14 +65,15 @@ pub struct Accepted {
 pub async fn call(
     Shared(state): Shared<State>,
     Path((plugin, command)): Path<(String, String)>,
-    Query(query): Query<CallQuery>,
+    query: Result<Query<CallQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let wait = query
         .wait
         .as_deref()
-        .map(|text| Wait::parse(text, state.limits().max_wait))
+        .map(|text| Wait::parse(text, state.api().max_sync_timeout))
         .transpose()?;
     let call = parse(&body)?;
     // The token is checked before the catalogue is read, so that a stranger cannot probe for names.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse as _, Response};
 use bailey_proto::engine::v1 as engine;
@@ -259,13 +260,14 @@ pub struct ReadQuery {
 pub async fn read(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
-    Query(query): Query<ReadQuery>,
+    query: Result<Query<ReadQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<JobView>, Problem> {
+    let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let wait = query
         .wait
         .as_deref()
-        .map(|text| Wait::parse(text, state.limits().max_wait))
+        .map(|text| Wait::parse(text, state.api().max_sync_timeout))
         .transpose()?;
     let token = auth::reader(&state, &headers, scopes::JOBS).await?;
     if let Some(Wait(wait)) = wait {
@@ -348,7 +350,7 @@ pub struct Jobs {
 ))]
 pub async fn list(
     Shared(state): Shared<State>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Jobs>, Problem> {
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
 use axum::response::sse::{self, KeepAlive, Sse};
 use bailey_proto::engine::v1 as engine;
@@ -38,9 +39,10 @@ pub struct FollowQuery {
 ))]
 pub async fn follow(
     Shared(state): Shared<State>,
-    Query(query): Query<FollowQuery>,
+    query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
     let cursor = cursor(&headers, query.after)?;
     let patterns: Vec<_> = query
         .types

@@ -43,6 +43,7 @@ pub(super) fn by_origin(
     loaded: &Loaded<View>,
 ) -> Result<Found, Denial> {
     let no_contract = |detail: String| Err(Reason::NoContract.because(detail));
+    members.check_nothing_added(&call.command)?;
     let (contract, step) = match (&origin.asked, &call.step) {
         (
             Asked::Call {
@@ -110,6 +111,11 @@ fn check_event(
         let detail = format!("no locked pipeline {pipeline} starts at {step} with {event_type}");
         return Err(Reason::NoContract.because(detail));
     };
+    // The scheduler signs what scopes it likes: what it may ask for are the locked schedules' calls, and nothing by scope.
+    if !origin.principal.starts_with("token:") {
+        let detail = format!("{} emits no events", origin.principal);
+        return Err(Reason::NoContract.because(detail));
+    }
     need_scope(origin, &["events:rw", "plugin:rw", "*"])?;
     if members.event_type()? != event_type.as_str() {
         let detail = format!("the event {event_type} was asked for");

@@ -1,8 +1,8 @@
 //! What follows from events: pipelines, edges, parents.
 
 use bailey_proto::policy::v1::decide_request::AskedBy;
-use bailey_trust::{DecisionOrigin, sign};
-use bailey_types::{DecisionId, JobId, Service};
+use bailey_trust::{Asked, DecisionOrigin, sign};
+use bailey_types::{DecisionId, JobId, Service, Sha256};
 
 use crate::for_another_job;
 use crate::stack::{TestPolicy, asked_call, event_body, request, step};
@@ -133,4 +133,56 @@ async fn a_parents_decision_must_be_one_that_policy_gave() {
         ));
         assert_eq!(policy.denied(asked).await, "parent_invalid", "{signer}");
     }
+}
+
+#[tokio::test]
+async fn a_schedule_emits_no_events() {
+    // A captured scheduler signs whatever it likes, its own scopes included.
+    let policy = TestPolicy::start().await;
+    let asked = || Asked::Event {
+        event_type: "door.opened".parse().unwrap(),
+        payload_sha256: Sha256::of(b"{\"who\":\"me\"}"),
+    };
+    let mut event = policy.event();
+    let forged = policy.origin(Service::Scheduler, "schedule:echo:hourly", &["*"], asked());
+    event.asked_by = Some(AskedBy::Origin(forged));
+    assert_eq!(policy.denied(event.clone()).await, "no_contract");
+    let token = policy.origin(Service::Broker, "token:ops", &["*"], asked());
+    event.asked_by = Some(AskedBy::Origin(token));
+    policy.allowed(event).await;
+}
+
+#[tokio::test]
+async fn the_engine_adds_nothing_to_what_an_origin_asked_for() {
+    let policy = TestPolicy::start().await;
+    let with = |request: &bailey_proto::policy::v1::DecideRequest, more: &str| {
+        let mut changed = request.clone();
+        let body = String::from_utf8(request.request.to_vec()).unwrap();
+        changed.request = body
+            .replacen("\"state\":{}", &format!("\"state\":{{}},{more}"), 1)
+            .into_bytes()
+            .into();
+        changed
+    };
+    // A context of the engine's own making, which the plugin reads beside its payload, or as part of its event's.
+    let call = policy.call("poll", "{}");
+    let forged = with(&call, r#""context":{"path":"/etc"}"#);
+    assert_eq!(policy.denied(forged).await, "payload_differs");
+    let event = policy.event();
+    let mut forged = with(&event, r#""context":{"path":"/etc"}"#);
+    let body = String::from_utf8(forged.request.to_vec()).unwrap();
+    let (head, merged) = body.rsplit_once(r#"{"who":"me"}"#).unwrap();
+    forged.request = format!(r#"{head}{{"path":"/etc","who":"me"}}{merged}"#)
+        .into_bytes()
+        .into();
+    assert_eq!(policy.denied(forged).await, "payload_differs");
+    // An event for a command that has none.
+    let forged = with(&call, r#""event":{"type":"door.opened","payload":{}}"#);
+    assert_eq!(policy.denied(forged).await, "payload_differs");
+    // What the engine does say of a first step: its place.
+    policy
+        .allowed(with(&call, r#""context":{"ductile_plugin":"echo"}"#))
+        .await;
+    let place = r#""context":{"ductile_pipeline":"welcome","ductile_pipeline_instance_id":"instance-1","ductile_plugin":"greet","ductile_route_depth":0,"ductile_route_max_depth":0,"ductile_step_id":"first"}"#;
+    policy.allowed(with(&event, place)).await;
 }
