@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Removes this stack and nothing else: containers, networks, volumes, images. Secrets and configuration only after a question
+# (CONFIRM=yes answers it): without the age key the vault in any backup is lost.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# Without force: what a container still uses stays.
+remove() {
+  local image
+  while read -r image; do docker rmi "$image" >/dev/null 2>&1 || echo "kept (in use): $image"; done
+}
+
+if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+  compose --profile '*' down --remove-orphans --volumes --timeout 6
+  mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
+  if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
+  docker images --format '{{.Tag}}' bailey/sealed | while read -r tag; do
+    # <stack>-<plugin>-<tree>; both names may hold hyphens, so the label says where the stack's ends.
+    plugin=$(docker image inspect --format '{{index .Config.Labels "bailey.image.plugin"}}' "bailey/sealed:$tag")
+    if [[ $tag == "$BAILEY_STACK-$plugin-"* && ${tag#"$BAILEY_STACK-$plugin-"} != *-* ]]; then echo "bailey/sealed:$tag"; fi
+  done | remove
+  # The services' images belong to the checkout: a second stack of it leaves them to the first.
+  if [[ $BAILEY_HOME == "$ROOT" ]]; then
+    docker images --filter label=bailey.image.content --format '{{.Repository}}:{{.Tag}}' | { grep ":$BAILEY_TAG\$" || true; } | remove
+    docker images --filter label=bailey.image.base=true --format '{{.Repository}}:{{.Tag}}' | { grep '^bailey/base-' || true; } | remove
+    docker image prune --force --filter label=bailey.image.content
+  fi
+fi
+if [[ $BAILEY_HOME == "$ROOT" ]]; then rm -rf "${BUILD:?}"; fi
+
+if [[ -d $BAILEY_HOME/secrets || -d $BAILEY_HOME/config ]]; then
+  answer=${CONFIRM:-}
+  if [[ -z $answer && -t 0 ]]; then
+    read -r -p "Delete config/, secrets/ (age key, all keys of this stack), plugin-roots/first-party and .env in $BAILEY_HOME? [yes/no] " answer
+  fi
+  if [[ $answer == yes ]]; then
+    rm -rf "$BAILEY_HOME"/{config,secrets,plugin-roots/first-party,.env}
+  else
+    echo "Kept: config/, secrets/, .env (CONFIRM=yes make clean deletes them)."
+  fi
+fi

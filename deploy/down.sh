@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Stops and removes the stack's containers and networks. Volumes, secrets, configuration and images stay.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+compose --profile '*' down --remove-orphans --timeout 6
+# Cells are not Compose's: the runner would remove them at its next start.
+mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
+if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
