@@ -1,0 +1,430 @@
+//! Calls through the API: plugins as people publish them, and plugins that break the protocol.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use stack_tests::{Client, Stack, checkout};
+
+use crate::Test;
+
+pub const TESTS: &[(&str, Test)] = &[
+    (
+        "a_published_v2_plugin_runs_unmodified",
+        a_published_v2_plugin_runs_unmodified,
+    ),
+    ("a_static_plugin_answers", a_static_plugin_answers),
+    (
+        "first_party_plugins_run_in_their_cells",
+        first_party_plugins_run_in_their_cells,
+    ),
+    (
+        "a_plugin_that_breaks_the_protocol_fails_alone",
+        a_plugin_that_breaks_the_protocol_fails_alone,
+    ),
+    ("a_plugin_that_hangs_is_ended", a_plugin_that_hangs_is_ended),
+    (
+        "a_secret_that_a_plugin_tells_is_scrubbed",
+        a_secret_that_a_plugin_tells_is_scrubbed,
+    ),
+    (
+        "events_are_followed_from_where_a_client_was",
+        events_are_followed_from_where_a_client_was,
+    ),
+    ("every_route_wants_a_token", every_route_wants_a_token),
+    (
+        "what_the_api_does_not_take_is_refused_clearly",
+        what_the_api_does_not_take_is_refused_clearly,
+    ),
+    (
+        "the_front_door_has_a_page_for_people",
+        the_front_door_has_a_page_for_people,
+    ),
+];
+
+/// Configuration of the fixtures, appended to the starter's plugins.
+const FIXTURES: &str = r"
+  handshake:
+    enabled: true
+    run_as: default
+    config: {salt: pepper, challenge: knock}
+  hostile:
+    enabled: true
+    run_as: default
+    retry: {max_attempts: 1}
+    timeouts: {hangs: 2s, ignores_sigterm: 2s}
+  # The same plugin with attempts to lose.
+  steady:
+    enabled: true
+    uses: hostile
+    run_as: default
+    retry: {max_attempts: 4, backoff_base: 1s}
+";
+
+/// Drops the fixtures into the operator's plugin root, configures and locks them.
+pub fn add_fixtures(stack: &Stack) -> anyhow::Result<()> {
+    for plugin in ["handshake", "hostile"] {
+        let from = checkout().join("tests/fixtures/plugins").join(plugin);
+        copy(&from, &stack.home.join("plugin-roots/mine").join(plugin))?;
+    }
+    let path = stack.home.join("config/plugins.yaml");
+    let starter = fs::read_to_string(&path)?;
+    fs::write(&path, starter + FIXTURES)?;
+    let mut set = stack.command(
+        checkout()
+            .join("build/bin/bailey")
+            .to_str()
+            .context("path")?,
+    );
+    set.arg("--home").arg(&stack.home).args([
+        "vault",
+        "set",
+        "hostile_canary",
+        "--grant",
+        "hostile",
+    ]);
+    pipe(set, CANARY)?;
+    stack.bailey_ok(&["plugin", "lock", "--all", "--yes"])?;
+    stack.wait_ready()
+}
+
+const CANARY: &str = "canary-2f1c77d0-not-to-be-seen";
+
+fn pipe(mut command: std::process::Command, input: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(input.as_bytes())?;
+    let status = child.wait()?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Calls a command and waits for its outcome.
+pub fn call(
+    client: &mut Client,
+    plugin: &str,
+    command: &str,
+    payload: &Value,
+) -> anyhow::Result<Value> {
+    let answer = client.post(
+        &format!("/plugin/{plugin}/{command}?wait=60s"),
+        &json!({ "payload": payload }),
+    )?;
+    ensure!(
+        answer.status == 200,
+        "{plugin} {command} answered {}: {}",
+        answer.status,
+        answer.text
+    );
+    Ok(answer.json)
+}
+
+fn a_published_v2_plugin_runs_unmodified(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    // SHA-256 of "knockpepper" and "whopepper", by sha256sum.
+    let polled = call(&mut client, "handshake", "poll", &json!({}))?;
+    ensure!(polled["result"] == sha256("knockpepper"), "{polled}");
+    let asked = call(
+        &mut client,
+        "handshake",
+        "poll",
+        &json!({"challenge": "who"}),
+    )?;
+    ensure!(asked["result"] == sha256("whopepper"), "{asked}");
+    ensure!(
+        asked["logs"][0]["message"] == "answered 2 times",
+        "its state was not kept: {asked}"
+    );
+    let handled = call(
+        &mut client,
+        "handshake",
+        "handle",
+        &json!({"challenge": "event"}),
+    )?;
+    ensure!(handled["result"] == sha256("eventpepper"), "{handled}");
+    Ok(())
+}
+
+fn sha256(text: &str) -> String {
+    bailey_types::Sha256::of(text.as_bytes()).to_string()
+}
+
+fn a_static_plugin_answers(stack: &Stack) -> anyhow::Result<()> {
+    let done = call(
+        &mut stack.client()?,
+        "echo",
+        "poll",
+        &json!({"what": "a static binary"}),
+    )?;
+    ensure!(done["status"] == "succeeded", "{done}");
+    Ok(())
+}
+
+fn first_party_plugins_run_in_their_cells(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    for plugin in ["echo", "greet", "folder_watch", "sys_exec", "fetch"] {
+        let done = call(&mut client, plugin, "health", &json!({}))?;
+        ensure!(done["status"] == "succeeded", "{plugin}: {done}");
+    }
+    Ok(())
+}
+
+fn a_plugin_that_breaks_the_protocol_fails_alone(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    for command in [
+        "no_json",
+        "two_documents",
+        "flood",
+        "nothing",
+        "dies",
+        "config_error",
+    ] {
+        let done = call(&mut client, "hostile", command, &json!({}))?;
+        ensure!(
+            done["status"] != "succeeded" && !done["last_error"].is_null(),
+            "{command}: {done}"
+        );
+        ensure!(
+            stack.cells()?.is_empty(),
+            "{command} left its container behind"
+        );
+        let well = call(&mut client, "hostile", "well", &json!({}))?;
+        ensure!(well["result"] == "well", "after {command}: {well}");
+    }
+    let dead = call(&mut client, "hostile", "dies", &json!({}))?;
+    ensure!(
+        dead["stderr"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("about to die"),
+        "{dead}"
+    );
+    Ok(())
+}
+
+fn a_plugin_that_hangs_is_ended(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    for command in ["hangs", "ignores_sigterm"] {
+        let done = call(&mut client, "hostile", command, &json!({}))?;
+        ensure!(
+            matches!(done["status"].as_str(), Some("timed_out" | "dead")),
+            "{command}: {done}"
+        );
+        ensure!(
+            done["transitions"]
+                .as_array()
+                .is_none_or(|all| all.len() < 10),
+            "{done}"
+        );
+        ensure!(
+            stack.cells()?.is_empty(),
+            "{command} left its container behind"
+        );
+    }
+    Ok(())
+}
+
+fn a_secret_that_a_plugin_tells_is_scrubbed(stack: &Stack) -> anyhow::Result<()> {
+    let told = call(&mut stack.client()?, "hostile", "tells", &json!({}))?;
+    let text = told.to_string();
+    ensure!(!text.contains(CANARY), "the secret came back: {text}");
+    ensure!(
+        told["result"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("hostile_canary"),
+        "the plugin had no secret: {text}"
+    );
+    ensure!(
+        told["stderr"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("hostile_canary"),
+        "{text}"
+    );
+    Ok(())
+}
+
+fn events_are_followed_from_where_a_client_was(stack: &Stack) -> anyhow::Result<()> {
+    // Given two events, when a client comes back with the id of the first
+    let mut client = stack.client()?;
+    let first = client.post(
+        "/events",
+        &json!({"type": "e2e.first", "payload": {"n": 1}}),
+    )?;
+    ensure!(first.status == 202, "{}", first.text);
+    client.post(
+        "/events",
+        &json!({"type": "e2e.second", "payload": {"n": 2}}),
+    )?;
+    let port = "18443";
+    let token = fs::read_to_string(stack.home.join("secrets/api.token"))?;
+    let follow = |after: &str| -> anyhow::Result<String> {
+        let ca = stack.home.join("config/ca.pem");
+        let output = std::process::Command::new("curl")
+            .args(["--silent", "--max-time", "2", "--cacert"])
+            .arg(ca)
+            .args([
+                "-H",
+                &format!("Authorization: Bearer {}", token.trim()),
+                "-H",
+                &format!("Last-Event-ID: {after}"),
+            ])
+            .arg(format!("https://localhost:{port}/events?types=e2e.*"))
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let all = follow("0")?;
+    let id = all
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("id: ")
+                .or_else(|| line.strip_prefix("id:"))
+        })
+        .context("no event")?
+        .trim()
+        .to_owned();
+    ensure!(
+        all.contains("e2e.first") && all.contains("e2e.second"),
+        "{all}"
+    );
+    // Then the second comes, and the first does not.
+    let rest = follow(&id)?;
+    ensure!(
+        !rest.contains("e2e.first") && rest.contains("e2e.second"),
+        "{rest}"
+    );
+    Ok(())
+}
+
+fn every_route_wants_a_token(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    let document = client.get("/openapi.json")?.json;
+    let mut stranger = stack.client()?.with_token("");
+    let mut forger = stack.client()?.with_token("bly_not-a-token");
+    let paths = document["paths"].as_object().context("no paths")?;
+    let mut refused = 0;
+    for (path, methods) in paths {
+        for method in methods
+            .as_object()
+            .context("no methods")?
+            .keys()
+            .map(|method| method.to_uppercase())
+        {
+            if path == "/healthz" {
+                continue;
+            }
+            let path = path
+                .replace("{plugin}", "echo")
+                .replace("{command}", "poll")
+                .replace("{id}", "0");
+            let body = if path == "/events" {
+                r#"{"type":"a.b"}"#
+            } else {
+                "{}"
+            };
+            for client in [&mut stranger, &mut forger] {
+                let body = if method == "POST" { body } else { "" };
+                let answer = client.send(
+                    &method,
+                    &path,
+                    &[("content-type", "application/json")],
+                    body.into(),
+                )?;
+                ensure!(
+                    answer.status == 401,
+                    "{method} {path} answered {}: {}",
+                    answer.status,
+                    answer.text
+                );
+                refused += 1;
+            }
+        }
+    }
+    ensure!(refused >= 14, "only {refused} were tried");
+    Ok(())
+}
+
+fn what_the_api_does_not_take_is_refused_clearly(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    let cases: [(&str, &str, &str, u16); 9] = [
+        ("POST", "/plugin/nobody/poll", "{}", 400),
+        ("POST", "/plugin/echo/nothing", "{}", 400),
+        ("POST", "/plugin/echo/poll", r#"{"payload": []}"#, 400),
+        (
+            "POST",
+            "/plugin/echo/poll",
+            r#"{"payload": {"a":1,"a":2}}"#,
+            400,
+        ),
+        (
+            "POST",
+            "/plugin/echo/poll",
+            r#"{"payload": {}, "other": 1}"#,
+            400,
+        ),
+        ("POST", "/plugin/echo/poll?wait=1h", "{}", 400),
+        ("POST", "/events", r#"{"type": "not a type"}"#, 400),
+        ("DELETE", "/jobs", "", 405),
+        ("GET", "/nowhere", "", 404),
+    ];
+    for (method, path, body, status) in cases {
+        let answer = client.send(method, path, &[], body.into())?;
+        ensure!(
+            answer.status == status,
+            "{method} {path} {body}: {} {}",
+            answer.status,
+            answer.text
+        );
+        let kind = answer
+            .headers
+            .get("content-type")
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
+        ensure!(
+            kind == "application/problem+json" && !answer.json["detail"].is_null(),
+            "{method} {path}: {}",
+            answer.text
+        );
+    }
+    let large = format!(r#"{{"payload":{{"x":"{}"}}}}"#, "x".repeat(2 << 20));
+    let answer = client.send("POST", "/plugin/echo/poll", &[], large.into())?;
+    ensure!(answer.status == 413, "{}", answer.text);
+    Ok(())
+}
+
+fn the_front_door_has_a_page_for_people(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?.with_token("");
+    let page = client.send("GET", "/", &[("accept", "text/html,*/*;q=0.8")], "".into())?;
+    ensure!(
+        page.status == 200
+            && page.text.contains("<h1>Bailey</h1>")
+            && page.text.contains("socket-proxy"),
+        "{}",
+        page.text
+    );
+    let program = client.get("/")?;
+    ensure!(program.json["name"] == "bailey", "{}", program.text);
+    // A job's time must not be needed by the page: it is shown within its limit even while nothing runs.
+    stack.until(Duration::from_secs(30), "a healthy stack", || {
+        Ok((client.get("/healthz")?.status == 200).then_some(()))
+    })
+}
