@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes this stack and nothing else: containers, networks, volumes, images. Secrets and configuration only after a question
+# Removes this stack and nothing else: containers, networks, images. Volumes, secrets and configuration only after a question
 # (CONFIRM=yes answers it): without the age key the vault in any backup is lost.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -10,15 +10,26 @@ remove() {
   while read -r image; do docker rmi "$image" >/dev/null 2>&1 || echo "kept (in use): $image"; done
 }
 
+# Asked first, and once: the vault in its volume and the keys in secrets/ are worth nothing without each other.
+answer=${CONFIRM:-}
+if [[ -z $answer && -t 0 ]]; then
+  read -r -p "Delete the vault and all data of the stack $BAILEY_STACK, and config/, secrets/ (age key, all keys), plugin-roots/first-party and .env in $BAILEY_HOME? [yes/no] " answer
+fi
+volumes=()
+if [[ $answer == yes ]]; then volumes=(--volumes); fi
+
 if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
-  compose --profile '*' down --remove-orphans --volumes --timeout 6
+  compose --profile '*' down --remove-orphans "${volumes[@]}" --timeout 6
   mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
   if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
-  docker images --format '{{.Tag}}' bailey/sealed | while read -r tag; do
-    # <stack>-<plugin>-<tree>; both names may hold hyphens, so the label says where the stack's ends.
-    plugin=$(docker image inspect --format '{{index .Config.Labels "bailey.image.plugin"}}' "bailey/sealed:$tag")
-    if [[ $tag == "$BAILEY_STACK-$plugin-"* && ${tag#"$BAILEY_STACK-$plugin-"} != *-* ]]; then echo "bailey/sealed:$tag"; fi
-  done | remove
+  # The lock names the sealed images: what is kept of the one keeps the other.
+  if [[ $answer == yes ]]; then
+    docker images --format '{{.Tag}}' bailey/sealed | while read -r tag; do
+      # <stack>-<plugin>-<tree>; both names may hold hyphens, so the label says where the stack's ends.
+      plugin=$(docker image inspect --format '{{index .Config.Labels "bailey.image.plugin"}}' "bailey/sealed:$tag")
+      if [[ $tag == "$BAILEY_STACK-$plugin-"* && ${tag#"$BAILEY_STACK-$plugin-"} != *-* ]]; then echo "bailey/sealed:$tag"; fi
+    done | remove
+  fi
   # The services' images belong to the checkout: a second stack of it leaves them to the first.
   if [[ $BAILEY_HOME == "$ROOT" ]]; then
     docker images --filter label=bailey.image.content --format '{{.Repository}}:{{.Tag}}' | { grep ":$BAILEY_TAG\$" || true; } | remove
@@ -28,14 +39,8 @@ if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; the
 fi
 if [[ $BAILEY_HOME == "$ROOT" ]]; then rm -rf "${BUILD:?}"; fi
 
-if [[ -d $BAILEY_HOME/secrets || -d $BAILEY_HOME/config ]]; then
-  answer=${CONFIRM:-}
-  if [[ -z $answer && -t 0 ]]; then
-    read -r -p "Delete config/, secrets/ (age key, all keys of this stack), plugin-roots/first-party and .env in $BAILEY_HOME? [yes/no] " answer
-  fi
-  if [[ $answer == yes ]]; then
-    rm -rf "$BAILEY_HOME"/{config,secrets,plugin-roots/first-party,.env}
-  else
-    echo "Kept: config/, secrets/, .env (CONFIRM=yes make clean deletes them)."
-  fi
+if [[ $answer == yes ]]; then
+  rm -rf "$BAILEY_HOME"/{config,secrets,plugin-roots/first-party,.env}
+else
+  echo "Kept: the volumes, config/, secrets/, .env (CONFIRM=yes make clean deletes them)."
 fi
