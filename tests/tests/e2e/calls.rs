@@ -184,6 +184,11 @@ fn first_party_plugins_run_in_their_cells(stack: &Stack) -> anyhow::Result<()> {
         let done = call(&mut client, plugin, "health", &json!({}))?;
         ensure!(done["status"] == "succeeded", "{plugin}: {done}");
     }
+    // What the starter configuration has them do, on what is in their images.
+    let watched = call(&mut client, "folder_watch", "poll", &json!({}))?;
+    ensure!(watched["status"] == "succeeded", "{watched}");
+    let executed = call(&mut client, "sys_exec", "poll", &json!({}))?;
+    ensure!(executed["status"] == "succeeded", "{executed}");
     Ok(())
 }
 
