@@ -52,6 +52,8 @@ impl Stack {
             .env("BAILEY_STACK", &self.name)
             .env("BAILEY_PORT", self.port.to_string())
             .env("CONFIRM", "yes")
+            // As in the shell of somebody who works on another project.
+            .env("COMPOSE_PROJECT_NAME", "somebody-elses")
             .stdin(Stdio::null());
         command
     }

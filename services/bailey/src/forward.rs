@@ -13,6 +13,14 @@ use crate::Misconfigured;
 use crate::home::Home;
 use crate::output::Done;
 
+/// What would make Compose work on another project than that of the file it is given.
+const ANOTHER_PROJECT: [&str; 4] = [
+    "COMPOSE_PROJECT_NAME",
+    "COMPOSE_FILE",
+    "COMPOSE_PROFILES",
+    "COMPOSE_ENV_FILES",
+];
+
 /// Runs `args` in the container, with this terminal. With `file`, what it prints goes there, readable by its owner only.
 pub(crate) fn to_container(
     home: &Home,
@@ -36,6 +44,15 @@ pub(crate) fn to_container(
     }
     if home.env_file().is_file() {
         command.arg("--env-file").arg(home.env_file());
+    }
+    // The stack meant is the one of this folder, whatever the shell has of another: Compose lets the environment win over `.env`.
+    for name in home
+        .setting_names()
+        .iter()
+        .map(String::as_str)
+        .chain(ANOTHER_PROJECT)
+    {
+        command.env_remove(name);
     }
     if let Some(socket) = home.setting("DOCKER_SOCKET") {
         command.env("DOCKER_HOST", format!("unix://{socket}"));

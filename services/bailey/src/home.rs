@@ -122,4 +122,14 @@ impl Home {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
         (!value.is_empty()).then(|| value.to_owned())
     }
+
+    /// The names that `.env` has values for.
+    pub(crate) fn setting_names(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.env_file()).unwrap_or_default();
+        let names = text.lines().filter_map(|line| line.split_once('='));
+        names
+            .map(|(name, _)| name.trim().to_owned())
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))
+            .collect()
+    }
 }
