@@ -4,8 +4,13 @@ set -eu
 root=${1%/}
 
 rm -rf "$root"/usr/share/doc "$root"/usr/share/man "$root"/usr/share/info "$root"/usr/share/locale "$root"/usr/share/lintian "$root/hook"
-mkdir -p "$root/etc" "$root/home" "$root/tmp"
+mkdir -p "$root/etc" "$root/home/plugin" "$root/state" "$root/tmp"
+# A new state volume takes over owner and mode of the folder it is mounted on, and each plugin has a uid of its own. A volume is one plugin's alone;
+# without one, what lies here is read-only, or under a tmpfs.
+chmod 0777 "$root/home/plugin" "$root/state"
 [ -s "$root/etc/passwd" ] || echo 'root:x:0:0::/:/nonexistent' >"$root/etc/passwd"
+# ssh runs for nobody who is not listed; which uid a plugin gets is known when it is locked.
+if [ -x "$root/usr/bin/ssh" ]; then seq 1000 59999 | sed 's|.*|u&:x:&:&::/home/plugin:/bin/false|' >>"$root/etc/passwd"; fi
 [ -s "$root/etc/group" ] || echo 'root:x:0:' >"$root/etc/group"
 
 if [ -x "$root/bin/dash" ] && [ ! -e "$root/bin/sh" ]; then ln -s dash "$root/bin/sh"; fi

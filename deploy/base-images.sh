@@ -44,7 +44,8 @@ import() {
 make_none() {
   local root
   root=$(mktemp -d)
-  mkdir -p "$root"/{etc,home,tmp}
+  mkdir -p "$root"/{etc,home/plugin,state,tmp}
+  chmod 0777 "$root"/{home/plugin,state} # As in the hook.
   echo 'root:x:0:0::/:/nonexistent' >"$root/etc/passwd"
   echo 'root:x:0:' >"$root/etc/group"
   tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$root" -c . | import "$1"

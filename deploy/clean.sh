@@ -22,6 +22,11 @@ if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; the
   compose --profile '*' down --remove-orphans "${volumes[@]}" --timeout 6
   mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
   if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
+  # What plugins keep is in volumes that the cells made, not Compose.
+  if [[ $answer == yes ]]; then
+    mapfile -t kept < <(docker volume ls --quiet --filter "label=bailey.stack=$BAILEY_STACK" --filter label=bailey.volume=state)
+    if ((${#kept[@]})); then docker volume rm "${kept[@]}"; fi
+  fi
   # The lock names the sealed images: what is kept of the one keeps the other.
   if [[ $answer == yes ]]; then
     docker images --format '{{.Tag}}' bailey/sealed | while read -r tag; do

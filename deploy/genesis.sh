@@ -43,7 +43,8 @@ if ! cli vault list --json | grep -q '"demo_key"'; then
 fi
 
 if [[ ! -e $BAILEY_HOME/config/bailey.lock ]]; then
-  cli plugin lock --all --yes
+  # On the host, which alone can say what a path of it is.
+  bailey plugin lock --all --yes
   did+=(lock)
 fi
 if ((${#did[@]})); then

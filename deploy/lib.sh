@@ -8,7 +8,7 @@ VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$RO
 # One name everywhere: crate, binary, image. `bailey` is the operator's CLI; its image serves `cli` and `init`.
 # Used by the scripts that source this file.
 # shellcheck disable=SC2034
-IMAGES=(gateway engine policy runner broker scheduler audit worker socket-proxy egress-proxy ingress-local bailey)
+IMAGES=(gateway engine policy runner broker scheduler audit worker socket-proxy egress-proxy ingress-local holder bailey)
 
 # The stack's own folder: config/, secrets/, plugin-roots/, .env. The checkout, unless said otherwise (tests do).
 BAILEY_HOME=${BAILEY_HOME:-$ROOT}
@@ -33,6 +33,7 @@ setting() {
 setting BAILEY_STACK bailey
 setting BAILEY_PORT 8443
 setting BAILEY_TAG "$VERSION"
+setting BAILEY_HOSTNAME bailey
 setting DOCKER_SOCKET /var/run/docker.sock
 BAILEY_OWNER=${BAILEY_OWNER:-$(id -u):$(id -g)}
 COMPOSE_PROJECT_NAME=bailey-$BAILEY_STACK
@@ -60,7 +61,7 @@ bailey() {
 # Where people and programs come in.
 way_in() {
   if [[ $COMPOSE_PROFILES == tailnet ]]; then
-    echo "https://${BAILEY_HOSTNAME:-bailey}.<your tailnet>.ts.net"
+    echo "https://$BAILEY_HOSTNAME.<your tailnet>.ts.net"
   else
     echo "https://localhost:$BAILEY_PORT (CA: $BAILEY_HOME/config/ca.pem)"
   fi

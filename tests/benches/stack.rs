@@ -1,55 +1,85 @@
-//! What a call costs through the stack, beside the same cell driven by hand over the Docker API, in one run; what the images weigh, and what the
-//! services take at rest. What counts is the ratio: machines differ, and they are noisy.
+//! What a call costs through the stack, warm, held and cold, beside the same cell driven by hand over the Docker API and beside `docker run`,
+//! in one run; how many calls a second last, what the images weigh, and what services and idle cells take at rest. What counts is the ratio:
+//! machines differ, and they are noisy.
 
-use std::collections::HashMap;
+#[path = "stack/raw.rs"]
+mod raw;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bailey_cell::{Cell, Spec, create_body};
-use bailey_trust::{LockSource, TrustFile};
-use bailey_types::{AttemptNumber, JobId, PluginName, Serial};
-use bollard::Docker;
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters as query;
-use futures::StreamExt as _;
-use serde_json::json;
-use stack_tests::{Client, Stack, checkout};
-use tokio::io::AsyncWriteExt as _;
+use serde_json::{Value, json};
+use stack_tests::{Client, Stack, checkout, fixture};
 
-/// Calls of each kind; they take turns, so that a slow moment of the machine hits both.
-const ROUNDS: usize = 20;
+use raw::Raw;
 
-/// Request of the raw cycle: what the engine would send, without what it adds.
-const REQUEST: &[u8] =
-    br#"{"protocol":2,"job_id":"0","command":"health","config":{},"state":{},"context":{}}
-"#;
+/// Calls of each kind. They take turns with the raw ones, so that a slow moment of the machine hits all. All of them together stay below what
+/// a runner of two cores keeps ready.
+const WARM: usize = 30;
+const HELD: usize = 15;
+const COLD: usize = 6;
+/// How long calls are made without a pause, and by how many callers.
+const SUSTAINED: Duration = Duration::from_secs(8);
+const CALLERS: usize = 4;
+/// What is waited for between two calls of one series at most.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A cell that was just started is still reading its program.
+const SETTLED: Duration = Duration::from_millis(60);
 
 fn main() -> anyhow::Result<()> {
     let home = checkout().join("target/bench");
-    let stack = Stack::new(&home, "bench", 18444);
+    let stack = Stack::new(&home, "bench", 18445);
+    // What is left of an earlier run goes first.
+    if home.exists() {
+        stack.make("clean")?;
+    }
     std::fs::create_dir_all(&home)?;
     stack.make("up")?;
-    let measured = measure(&stack);
+    let measured = prepare(&stack).and_then(|()| measure(&stack));
     stack.make("clean")?;
     measured
 }
 
+/// Aliases without a pool: `held` is called again and again, each of the others once, so that nothing is there before its call.
+fn prepare(stack: &Stack) -> anyhow::Result<()> {
+    let alias = |plugin: &str, alias: &str| {
+        format!("  {plugin}_{alias}: {{uses: {plugin}, container: {{warm: 0}}}}\n")
+    };
+    let aliases = |plugin| {
+        let cold = (0..COLD).map(move |n| alias(plugin, &format!("cold{n}")));
+        cold.chain([alias(plugin, "held")])
+    };
+    let config: String = ["echo", "greet"].into_iter().flat_map(aliases).collect();
+    let path = stack.home.join("config/plugins.yaml");
+    let starter = std::fs::read_to_string(&path)?;
+    if !starter.contains("echo_held") {
+        // Under `plugins:`, which the starter begins with.
+        let (before, after) = starter
+            .split_once("plugins:\n")
+            .context("the starter has no plugins")?;
+        std::fs::write(&path, format!("{before}plugins:\n{config}{after}"))?;
+    }
+    fixture::lock(stack)
+}
+
 fn measure(stack: &Stack) -> anyhow::Result<()> {
-    println!("\n## Cold calls, {ROUNDS} of each in turn\n");
-    println!(
-        "| plugin | through the stack p50 / p95 | raw Docker API p50 / p95 | ratio of p50 | more, p50 |"
-    );
-    println!("|---|---|---|---|---|");
+    println!("\n## Calls, p50 / p99\n");
+    println!("| plugin | what | through the stack | beside it | which is | more, p50 |");
+    println!("|---|---|---|---|---|---|");
     for plugin in ["echo", "greet"] {
         calls(stack, plugin)?;
     }
+    starts(stack)?;
     let mut client = stack.client()?;
     let reads = sample(200, || get(&mut client, "/jobs?limit=1"))?;
     println!(
-        "\nA read (`GET /jobs?limit=1`: TLS, token, engine): p50 {}, p95 {}",
-        ms(at(&reads, 50)),
-        ms(at(&reads, 95))
+        "\nA read (`GET /jobs?limit=1`: TLS, token, engine): {}",
+        figures(&reads)
     );
+    idle(stack)?;
+    sustained(stack)?;
     images(stack)?;
     memory(stack)
 }
@@ -57,6 +87,13 @@ fn measure(stack: &Stack) -> anyhow::Result<()> {
 fn get(client: &mut Client, path: &str) -> anyhow::Result<()> {
     let answer = client.get(path)?;
     ensure!(answer.status == 200, "{path}: {}", answer.text);
+    Ok(())
+}
+
+fn call(client: &mut Client, plugin: &str) -> anyhow::Result<()> {
+    let path = format!("/plugin/{plugin}/health?wait=60s");
+    let answer = client.post(&path, &json!({}))?;
+    ensure!(answer.json["status"] == "succeeded", "{}", answer.text);
     Ok(())
 }
 
@@ -75,129 +112,252 @@ fn sample(
 }
 
 /// Nearest rank.
-fn at(sorted: &[Duration], percent: usize) -> Duration {
+fn at(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
 fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn figures(times: &[Duration]) -> String {
+    format!("{} / {}", ms(at(times, 50)), ms(at(times, 99)))
+}
+
+fn row(plugin: &str, what: &str, stack: &[Duration], (name, beside): (&str, &[Duration])) {
+    let more = at(stack, 50).as_secs_f64() - at(beside, 50).as_secs_f64();
+    println!(
+        "| {plugin} | {what} | {} | {} | {name} | {:+.2} ms |",
+        figures(stack),
+        figures(beside),
+        more * 1000.0,
+    );
 }
 
 fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<()> {
     let mut client = stack.client()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let docker = Docker::connect_with_socket_defaults()?;
-    let path = format!("/plugin/{plugin}/health?wait=60s");
-    let mut through = || -> anyhow::Result<()> {
-        let answer = client.post(&path, &json!({}))?;
-        ensure!(answer.json["status"] == "succeeded", "{}", answer.text);
-        Ok(())
-    };
-    let body = body(stack, plugin)?;
-    let mut raw = || runtime.block_on(raw_cycle(&docker, body.clone()));
+    let raw = Raw::new(stack, plugin)?;
     // The first of each pays for caches.
-    through()?;
-    raw()?;
-    let (mut throughs, mut raws) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        throughs.extend(sample(1, &mut through)?);
-        raws.extend(sample(1, &mut raw)?);
+    call(&mut client, plugin)?;
+    raw.cycle(None)?;
+    let (mut warm, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..WARM {
+        until_kept(stack, "cell", plugin)?;
+        warm.extend(sample(1, || call(&mut client, plugin))?);
+        bare.push(raw.bare()?);
     }
-    throughs.sort();
-    raws.sort();
-    let ((stack50, stack95), (raw50, raw95)) = (
-        (at(&throughs, 50), at(&throughs, 95)),
-        (at(&raws, 50), at(&raws, 95)),
+    row(
+        plugin,
+        "warm",
+        &warm,
+        ("a started and attached container", &bare),
     );
+
+    let alias = format!("{plugin}_held");
+    call(&mut client, &alias)?;
+    let holder = raw.holder()?;
+    let (mut held, mut joined) = (Vec::new(), Vec::new());
+    for _ in 0..HELD {
+        until_kept(stack, "holder", &alias)?;
+        held.extend(sample(1, || call(&mut client, &alias))?);
+        joined.extend(sample(1, || raw.cycle(Some(&holder)))?);
+    }
+    raw.remove(&holder)?;
+    row(
+        plugin,
+        "held",
+        &held,
+        ("raw API in a held namespace", &joined),
+    );
+
+    let (mut cold, mut alone, mut run) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..COLD {
+        let alias = format!("{plugin}_cold{n}");
+        cold.extend(sample(1, || call(&mut client, &alias))?);
+        // What is kept ready after it is made beside nothing that is measured.
+        until_kept(stack, "holder", &alias)?;
+        alone.extend(sample(1, || raw.cycle(None))?);
+        run.extend(sample(1, || raw.docker_run())?);
+    }
+    row(plugin, "cold", &cold, ("raw API", &alone));
+    row(plugin, "cold", &cold, ("`docker run`", &run));
+    Ok(())
+}
+
+/// Waits until a container of that kind waits for a call of the plugin, and no other cell of it is left.
+fn until_kept(stack: &Stack, kind: &str, plugin: &str) -> anyhow::Result<()> {
+    let of = |kind: &str, more: &[&str]| {
+        let labels = [
+            format!("bailey.stack={}", stack.name()),
+            format!("bailey.kind={kind}"),
+            format!("bailey.plugin={plugin}"),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        stack.containers(&[&labels[..], more].concat())
+    };
+    stack.until(PATIENCE, "something kept ready", || {
+        let kept = match kind {
+            "cell" => of("cell", &["bailey.pool"])?,
+            _ => of(kind, &[])?,
+        };
+        // One that was just used may still be there beside the one that takes its place.
+        let used = match kind {
+            "cell" => kept.len() > 1,
+            _ => !of("cell", &[])?.is_empty(),
+        };
+        if kept.is_empty() || used {
+            return Ok(None);
+        }
+        let running = stack.inspect(kept.first().context("nothing")?);
+        Ok(running
+            .is_ok_and(|found| found["State"]["Running"] == true)
+            .then_some(()))
+    })?;
+    std::thread::sleep(SETTLED);
+    Ok(())
+}
+
+/// How the cells of the calls came to be, as the runner's log says: whether what was measured is what the table says.
+fn starts(stack: &Stack) -> anyhow::Result<()> {
+    let runner = stack.service("runner")?;
+    let log = stack.docker(&["logs", &runner])?;
+    let mut counts = BTreeMap::new();
+    for line in log.lines() {
+        let Ok(line) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let field = |name: &str| {
+            let value = line.get(name).or_else(|| line["fields"].get(name));
+            value.and_then(Value::as_str).map(str::to_owned)
+        };
+        if let (Some(start), Some(plugin)) = (field("cell.start"), field("plugin.name")) {
+            let series = if plugin.contains("_cold") {
+                "cold"
+            } else if plugin.contains("_held") {
+                "held"
+            } else {
+                "warm"
+            };
+            *counts.entry((series, start)).or_insert(0_usize) += 1;
+        }
+    }
+    println!("\nHow their cells came to be (series: kind of start, calls):");
+    for ((series, start), calls) in counts {
+        println!("- {series}: {start}, {calls}");
+    }
+    Ok(())
+}
+
+/// Memory of started cells that wait, and what the engine takes to keep a container.
+fn idle(stack: &Stack) -> anyhow::Result<()> {
+    println!("\n## Memory of what waits\n\n| container | memory |\n|---|---|");
+    let ours = format!("bailey.stack={}", stack.name());
+    for (kind, plugin) in [("cell", "echo"), ("cell", "greet"), ("holder", "greet")] {
+        let labels = [
+            format!("bailey.kind={kind}"),
+            format!("bailey.plugin={plugin}"),
+        ];
+        let found = stack.containers(&[&ours, &labels[0], &labels[1]])?;
+        let Some(id) = found.first() else {
+            println!("| {kind} of {plugin} | none waits |");
+            continue;
+        };
+        let format = "{{.MemUsage}}";
+        let used = stack.docker(&["stats", "--no-stream", "--format", format, id])?;
+        let used = used.split('/').next().unwrap_or_default().trim();
+        println!("| {kind} of {plugin} (its cgroup) | {used} |");
+    }
+    let mut shims = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // Processes come and go while they are looked at.
+        let Ok(name) = std::fs::read_to_string(path.join("comm")) else {
+            continue;
+        };
+        if name.starts_with("containerd-shim")
+            && let Ok(status) = std::fs::read_to_string(path.join("status"))
+            && let Some(mib) = rss_mib(&status)
+        {
+            shims.push(mib);
+        }
+    }
+    let (count, total) = (shims.len(), shims.iter().sum::<f64>());
+    if let Ok(divisor) = u32::try_from(count.max(1)) {
+        println!(
+            "| the engine's own process for each container (of {count}) | {:.1} MiB |",
+            total / f64::from(divisor)
+        );
+    }
+    Ok(())
+}
+
+/// Calls without a pause, through the stack and by hand, each for the same time.
+fn sustained(stack: &Stack) -> anyhow::Result<()> {
     println!(
-        "| {plugin} | {} / {} | {} / {} | {:.2} | {:+.1} ms |",
-        ms(stack50),
-        ms(stack95),
-        ms(raw50),
-        ms(raw95),
-        stack50.as_secs_f64() / raw50.as_secs_f64(),
-        (stack50.as_secs_f64() - raw50.as_secs_f64()) * 1000.0,
+        "\n## Calls a second, {CALLERS} callers for {SUSTAINED:?}\n\n| what | calls/s |\n|---|---|"
     );
-    Ok(())
-}
-
-/// The very body that socket-proxy sends, but without labels: the reconciler of a stack must not take it for its own.
-fn body(stack: &Stack, plugin: &str) -> anyhow::Result<ContainerCreateBody> {
-    let trust = TrustFile::read(&stack.home.join("config/trust.json"))?;
-    let path = stack.home.join("config/bailey.lock");
-    let source = LockSource::new(
-        &path,
-        trust.signing.broker,
-        trust.stack.clone(),
-        Serial(0),
-        |_| Ok(()),
-    );
-    let loaded = source.current()?;
-    let name: PluginName = plugin.parse()?;
-    let locked = loaded
-        .lock
-        .plugins
-        .get(&name)
-        .context("the plugin is not locked")?;
-    let serial = loaded.lock.serial;
-    let spec = Spec::Cell(Cell {
-        stack: &trust.stack,
-        serial,
-        plugin: &name,
-        locked,
-        job: JobId::new(),
-        attempt: AttemptNumber(1),
-    });
-    Ok(ContainerCreateBody {
-        labels: Some(HashMap::new()),
-        ..create_body(&spec)
-    })
-}
-
-async fn raw_cycle(docker: &Docker, body: ContainerCreateBody) -> anyhow::Result<()> {
-    let id = docker
-        .create_container(None::<query::CreateContainerOptions>, body)
-        .await?
-        .id;
-    let options = query::AttachContainerOptionsBuilder::new()
-        .stdin(true)
-        .stdout(true)
-        .stderr(true)
-        .stream(true)
-        .build();
-    let mut attached = docker.attach_container(&id, Some(options)).await?;
-    docker
-        .start_container(&id, None::<query::StartContainerOptions>)
-        .await?;
-    attached.input.write_all(REQUEST).await?;
-    attached.input.shutdown().await?;
-    let mut answer = Vec::new();
-    while let Some(frame) = attached.output.next().await {
-        answer.extend_from_slice(&frame?.into_bytes());
+    for (what, plugin) in [
+        ("echo through the stack, with a pool", "echo"),
+        ("echo through the stack, in held namespaces", "echo_held"),
+    ] {
+        let mut clients = (0..CALLERS)
+            .map(|_| stack.client())
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let rate = rate(&mut clients, |client| call(client, plugin))?;
+        println!("| {what} | {rate:.1} |");
     }
-    docker
-        .wait_container(&id, None::<query::WaitContainerOptions>)
-        .next()
-        .await;
-    docker
-        .remove_container(
-            &id,
-            Some(
-                query::RemoveContainerOptionsBuilder::new()
-                    .force(true)
-                    .build(),
-            ),
-        )
-        .await?;
-    ensure!(
-        String::from_utf8_lossy(&answer).contains("\"ok\""),
-        "the raw cell answered {:?}",
-        String::from_utf8_lossy(&answer)
-    );
+    let raws = (0..CALLERS).map(|_| {
+        let raw = Raw::new(stack, "echo")?;
+        let holder = raw.holder()?;
+        anyhow::Ok((raw, holder))
+    });
+    let mut raws = raws.collect::<anyhow::Result<Vec<_>>>()?;
+    let rate = rate(&mut raws, |(raw, holder)| raw.cycle(Some(holder)))?;
+    println!("| echo over the raw API, in held namespaces | {rate:.1} |");
+    for (raw, holder) in raws {
+        raw.remove(&holder)?;
+    }
     Ok(())
+}
+
+/// How many calls a second all callers together make.
+fn rate<C: Send>(
+    callers: &mut [C],
+    call: impl Fn(&mut C) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<f64> {
+    let (calls, begun) = (AtomicUsize::new(0), Instant::now());
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for caller in callers {
+            let (calls, call) = (&calls, &call);
+            threads.push(scope.spawn(move || {
+                while begun.elapsed() < SUSTAINED {
+                    call(caller)?;
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+                anyhow::Ok(())
+            }));
+        }
+        for thread in threads {
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    let calls = u32::try_from(calls.into_inner())?;
+    Ok(f64::from(calls) / begun.elapsed().as_secs_f64())
+}
+
+fn rss_mib(status: &str) -> Option<f64> {
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = rss.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib / 1024.0)
 }
 
 fn images(stack: &Stack) -> anyhow::Result<()> {
@@ -223,11 +383,7 @@ fn memory(stack: &Stack) -> anyhow::Result<()> {
         let container = stack.inspect(&id)?;
         let pid = container["State"]["Pid"].as_i64().context("no pid")?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let rss = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        let mib = rss.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0;
+        let mib = rss_mib(&status).context("no VmRSS")?;
         total += mib;
         println!(
             "| {} | {mib:.1} MiB |",

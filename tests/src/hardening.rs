@@ -25,6 +25,8 @@ pub struct Golden {
     pub cell: Facts,
     /// Why a cell is not as the services are.
     pub cell_differs_because: BTreeMap<String, String>,
+    /// Where what the runner makes differs from a cell. `container` is the name of the golden body in `crates/bailey-cell/golden`.
+    pub derived: Vec<Exception>,
 }
 
 /// One exception.
@@ -307,21 +309,24 @@ fn mounts_of_compose(service: &Value, secrets: &Value) -> anyhow::Result<Value> 
 }
 
 fn mounts_of_inspect(container: &Value, names: &Names) -> Value {
+    // A create body has them among what it asks for, in other words.
+    let (mounts, source, target) = if container["Mounts"].is_array() {
+        (&container["Mounts"], "Name", "Destination")
+    } else {
+        (&container["HostConfig"]["Mounts"], "Source", "Target")
+    };
     let described = |item: &Value| {
         let source = match item["Type"].as_str() {
             Some("volume") => format!(
                 "volume {}",
-                names.bare(item["Name"].as_str().unwrap_or("?"))
+                names.bare(item[source].as_str().unwrap_or("?"))
             ),
             _ => item["Source"].as_str().unwrap_or("?").to_owned(),
         };
-        mount(
-            &source,
-            item["Destination"].as_str().unwrap_or("?"),
-            item["RW"] == false,
-        )
+        let read_only = item["RW"] == false || item["ReadOnly"] == true;
+        mount(&source, item[target].as_str().unwrap_or("?"), read_only)
     };
-    strings(list(&container["Mounts"]).iter().map(described).collect())
+    strings(list(mounts).iter().map(described).collect())
 }
 
 fn networks_of_compose(service: &Value) -> Value {

@@ -46,6 +46,13 @@ impl Stack {
     /// A command in the checkout with this stack's settings in its environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        // What cargo tells its tests about their package; a build that saw it would take every dependency that asks for it to have changed.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
         command
             .current_dir(checkout())
             .env("BAILEY_HOME", &self.home)
@@ -112,6 +119,11 @@ impl Stack {
         format!("bailey-{}", self.name)
     }
 
+    /// The published port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The stack's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -124,9 +136,36 @@ impl Stack {
         all.pop().context("docker inspect answered nothing")
     }
 
-    /// Cells of this stack that exist now.
-    pub fn cells(&self) -> anyhow::Result<Vec<String>> {
-        self.containers(&[&format!("bailey.stack={}", self.name), "bailey.kind=cell"])
+    /// Cells of a plugin that exist now, those that wait for a call included.
+    pub fn cells(&self, plugin: &str) -> anyhow::Result<Vec<String>> {
+        let (stack, plugin) = (
+            format!("bailey.stack={}", self.name),
+            format!("bailey.plugin={plugin}"),
+        );
+        self.containers(&[&stack, "bailey.kind=cell", &plugin])
+    }
+
+    /// Cells of a plugin that wait for a call, started.
+    pub fn cells_ready(&self, plugin: &str) -> anyhow::Result<Vec<String>> {
+        let filters = [
+            format!("label=bailey.stack={}", self.name),
+            format!("label=bailey.plugin={plugin}"),
+            "label=bailey.kind=cell".to_owned(),
+            "label=bailey.pool".to_owned(),
+        ];
+        let mut args = vec!["ps", "--quiet", "--no-trunc"];
+        for filter in &filters {
+            args.extend(["--filter", filter]);
+        }
+        Ok(self.docker(&args)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Waits until a plugin has no cell: one that has answered is removed beside the answer's way back.
+    pub fn wait_no_cells(&self, plugin: &str) -> anyhow::Result<()> {
+        let what = format!("the end of the cells of {plugin}");
+        self.until(Duration::from_secs(15), &what, || {
+            Ok(self.cells(plugin)?.is_empty().then_some(()))
+        })
     }
 
     /// Kills a service as the kernel would when memory runs out. Docker restarts only what was not stopped by hand, so the process is killed, not the container.
@@ -147,6 +186,32 @@ impl Stack {
         let token = std::fs::read_to_string(self.home.join("secrets/api.token"))
             .context("reading the API token")?;
         Client::new(&self.home.join("config/ca.pem"), self.port, token.trim())
+    }
+
+    /// The log's events of `types` after the one numbered `after`, as the stream of `GET /events` brings them within 2 s.
+    pub fn events(&self, types: &str, after: &str) -> anyhow::Result<String> {
+        let token = std::fs::read_to_string(self.home.join("secrets/api.token"))?;
+        let output = Command::new("curl")
+            .args(["--silent", "--max-time", "2", "--cacert"])
+            .arg(self.home.join("config/ca.pem"))
+            .args(["-H", &format!("Authorization: Bearer {}", token.trim())])
+            .args(["-H", &format!("Last-Event-ID: {after}")])
+            .arg(format!(
+                "https://localhost:{}/events?types={types}",
+                self.port
+            ))
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The audit log's own files, as an auditor would read them.
+    pub fn audited(&self) -> anyhow::Result<String> {
+        let copy = tempfile::tempdir()?;
+        let from = format!("{}:/data", self.service("audit")?);
+        self.docker(&["cp", &from, copy.path().to_str().context("path")?])?;
+        let mut all = String::new();
+        read_all(copy.path(), &mut all)?;
+        Ok(all)
     }
 
     /// Waits until `/healthz` says that all is well.
@@ -172,6 +237,18 @@ impl Stack {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+fn read_all(dir: &Path, all: &mut String) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path, all)?;
+        } else {
+            all.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
+        }
+    }
+    Ok(())
 }
 
 fn text(output: &Output) -> anyhow::Result<String> {

@@ -2,12 +2,20 @@
 
 use std::collections::HashMap;
 
+use bailey_plugin::Limits;
+use bailey_trust::{Mode, StateKind};
 use bollard_stubs::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    Mount, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::{HOME, PROBE_MEMORY_BYTES, PROBE_PIDS, PROBE_UID, Spec, identity, seccomp};
+use crate::{
+    Cell, HOME, HTTP_PROXY, Holder, PROBE_MEMORY_BYTES, PROBE_PIDS, PROBE_UID, Probe, SOCKS_PROXY,
+    Spec, identity, mounts, seccomp,
+};
+
+/// The OCI runtime where the account names none.
+const RUNTIME: &str = "runc";
 
 /// `/dev/shm`, bytes; Python's multiprocessing and Chromium-like programs need some.
 const SHM_BYTES: i64 = 16 << 20;
@@ -44,48 +52,174 @@ const READONLY_PATHS: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
+/// Memory of a holder, bytes.
+const HOLDER_MEMORY_BYTES: u64 = 16 << 20;
+/// Processes and threads of a holder.
+const HOLDER_PIDS: u32 = 32;
+/// Largest file where something outlives the cell; on tmpfs it is the size of `/tmp`.
+const LASTING_FILE_BYTES: u64 = 1 << 30;
+
 /// What the kinds differ in.
 struct Tenant {
     image: String,
     entrypoint: Vec<String>,
+    /// Empty where the namespace is another container's.
     hostname: &'static str,
-    uid: u32,
-    memory_bytes: u64,
-    millicpus: u32,
-    pids: u32,
-    tmp_bytes: u64,
+    /// Uid and gid.
+    user: (u32, u32),
+    limits: Limits,
+    largest_file_bytes: u64,
     /// Whether it is fed over an attached stream.
     attached: bool,
+    home: Home,
+    /// Whether it is walled off at all: only `service.unconfined` is not.
+    confined: bool,
+    network: String,
+    runtime: String,
+    env: Vec<String>,
+    mounts: Vec<Mount>,
+}
+
+/// What HOME is.
+#[derive(PartialEq, Eq)]
+enum Home {
+    /// Fresh, and gone with the container.
+    Fresh,
+    /// The plugin's state.
+    State,
+    /// A host path.
+    Host(String),
+    /// There is none.
+    Absent,
+}
+
+impl Home {
+    fn path(&self) -> &str {
+        match self {
+            Self::Fresh | Self::State => HOME,
+            Self::Host(path) => path,
+            Self::Absent => "/",
+        }
+    }
 }
 
 impl Tenant {
     fn of(spec: &Spec<'_>) -> Self {
         match spec {
-            Spec::Cell(cell) => {
-                let (proposed, limits) = (&cell.locked.proposed, &cell.locked.proposed.limits);
-                Self {
-                    image: proposed.image.to_string(),
-                    entrypoint: proposed.entrypoint.clone(),
-                    hostname: "cell",
-                    uid: cell.locked.uid,
-                    memory_bytes: limits.memory_bytes,
-                    millicpus: limits.millicpus,
-                    pids: limits.pids,
-                    tmp_bytes: limits.tmp_bytes,
-                    attached: true,
-                }
-            }
-            Spec::Probe(probe) => Self {
-                image: probe.image.to_string(),
-                entrypoint: vec!["/socket-proxy".into(), "probe".into()],
-                hostname: "probe",
-                uid: PROBE_UID,
-                memory_bytes: PROBE_MEMORY_BYTES,
-                millicpus: 500,
-                pids: PROBE_PIDS,
-                tmp_bytes: 1 << 20,
-                attached: false,
+            Spec::Cell(cell) => Self::cell(cell),
+            Spec::Holder(holder) => Self::holder(holder),
+            Spec::Probe(probe) => Self::probe(probe),
+        }
+    }
+
+    fn cell(cell: &Cell<'_>) -> Self {
+        let proposed = &cell.locked.proposed;
+        let limits = if cell.untrusted {
+            // Without such an account no such cell is ever asked for; if one is, it has no more than any.
+            proposed.walls.untrusted.unwrap_or(proposed.limits)
+        } else {
+            proposed.limits
+        };
+        let mounts = mounts::of_cell(cell);
+        let confined = cell.mode() != Mode::Unconfined;
+        let lasting = !mounts.is_empty() || !confined;
+        let network = cell.holder.map(|id| format!("container:{id}"));
+        let home = match (cell.home(), cell.state()) {
+            (Some(path), _) => Home::Host(path.to_string_lossy().into_owned()),
+            (None, StateKind::Home) => Home::State,
+            (None, StateKind::None | StateKind::Data) => Home::Fresh,
+        };
+        let mut env = environment(home.path());
+        if cell.has_egress() {
+            env.extend(proxies());
+        }
+        Self {
+            image: proposed.image.to_string(),
+            entrypoint: proposed.entrypoint.clone(),
+            hostname: if cell.holder.is_some() { "" } else { "cell" },
+            user: cell.user(),
+            limits,
+            largest_file_bytes: if lasting {
+                LASTING_FILE_BYTES.max(limits.tmp_bytes)
+            } else {
+                limits.tmp_bytes
             },
+            attached: true,
+            home,
+            confined,
+            network: network.unwrap_or_else(|| "none".into()),
+            runtime: proposed
+                .walls
+                .runtime
+                .clone()
+                .unwrap_or_else(|| RUNTIME.into()),
+            env,
+            mounts,
+        }
+    }
+
+    fn holder(holder: &Holder<'_>) -> Self {
+        let uid = holder.locked.holder_uid;
+        let verb = if holder.has_egress() {
+            "egress"
+        } else {
+            "pause"
+        };
+        let limits = Limits {
+            memory_bytes: HOLDER_MEMORY_BYTES,
+            millicpus: 500,
+            pids: HOLDER_PIDS,
+            tmp_bytes: 1 << 20,
+        };
+        Self {
+            image: holder.image.to_string(),
+            entrypoint: vec!["/holder".into(), verb.into()],
+            hostname: "cell",
+            user: (uid, uid),
+            limits,
+            largest_file_bytes: limits.tmp_bytes,
+            // The lease comes over its standard input.
+            attached: holder.has_egress(),
+            home: Home::Absent,
+            confined: true,
+            network: "none".into(),
+            runtime: RUNTIME.into(),
+            env: vec![PATH.into()],
+            mounts: mounts::of_holder(holder),
+        }
+    }
+
+    fn probe(probe: &Probe<'_>) -> Self {
+        let mut entrypoint = vec!["/socket-proxy".into(), "probe".into()];
+        if let Some(paths) = &probe.paths {
+            entrypoint.extend(crate::probe::path_arguments(
+                &paths.locked.proposed.host_paths,
+            ));
+        }
+        let limits = Limits {
+            memory_bytes: PROBE_MEMORY_BYTES,
+            millicpus: 500,
+            pids: PROBE_PIDS,
+            tmp_bytes: 1 << 20,
+        };
+        Self {
+            image: probe.image.to_string(),
+            entrypoint,
+            hostname: "probe",
+            user: (PROBE_UID, PROBE_UID),
+            limits,
+            largest_file_bytes: limits.tmp_bytes,
+            attached: false,
+            home: Home::Fresh,
+            confined: true,
+            network: "none".into(),
+            runtime: RUNTIME.into(),
+            env: environment(HOME),
+            mounts: probe
+                .paths
+                .as_ref()
+                .map(mounts::of_probe)
+                .unwrap_or_default(),
         }
     }
 }
@@ -93,10 +227,12 @@ impl Tenant {
 /// The body of `POST /containers/create` for `spec`: the same for the same spec, always.
 pub fn create_body(spec: &Spec<'_>) -> ContainerCreateBody {
     let tenant = Tenant::of(spec);
+    let (uid, gid) = tenant.user;
     ContainerCreateBody {
+        host_config: Some(host_config(&tenant)),
         hostname: Some(tenant.hostname.into()),
         domainname: Some(String::new()),
-        user: Some(format!("{0}:{0}", tenant.uid)),
+        user: Some(format!("{uid}:{gid}")),
         attach_stdin: Some(tenant.attached),
         attach_stdout: Some(tenant.attached),
         attach_stderr: Some(tenant.attached),
@@ -105,7 +241,7 @@ pub fn create_body(spec: &Spec<'_>) -> ContainerCreateBody {
         open_stdin: Some(tenant.attached),
         // Without it the plugin never sees the end of its request.
         stdin_once: Some(tenant.attached),
-        env: Some(environment()),
+        env: Some(tenant.env),
         cmd: Some(Vec::new()),
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".into()]),
@@ -118,7 +254,7 @@ pub fn create_body(spec: &Spec<'_>) -> ContainerCreateBody {
         }),
         args_escaped: Some(false),
         volumes: Some(Vec::new()),
-        working_dir: Some(HOME.into()),
+        working_dir: Some(tenant.home.path().into()),
         // `NetworkMode` says it all; `true` here would also keep a cell from joining a held namespace.
         network_disabled: Some(false),
         on_build: Some(Vec::new()),
@@ -126,7 +262,6 @@ pub fn create_body(spec: &Spec<'_>) -> ContainerCreateBody {
         stop_signal: Some("SIGTERM".into()),
         stop_timeout: Some(STOP_SECONDS),
         shell: Some(Vec::new()),
-        host_config: Some(host_config(&tenant)),
         // None of the engine's networks.
         networking_config: None,
         image: Some(tenant.image),
@@ -134,16 +269,18 @@ pub fn create_body(spec: &Spec<'_>) -> ContainerCreateBody {
     }
 }
 
-fn environment() -> Vec<String> {
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn environment(home: &str) -> Vec<String> {
     [
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        format!("HOME={HOME}"),
+        PATH.to_owned(),
+        format!("HOME={home}"),
         "LANG=C.UTF-8".to_owned(),
         "TMPDIR=/tmp".to_owned(),
-        format!("XDG_CACHE_HOME={HOME}/.cache"),
-        format!("XDG_CONFIG_HOME={HOME}/.config"),
-        format!("XDG_DATA_HOME={HOME}/.local/share"),
-        format!("XDG_STATE_HOME={HOME}/.local/state"),
+        format!("XDG_CACHE_HOME={home}/.cache"),
+        format!("XDG_CONFIG_HOME={home}/.config"),
+        format!("XDG_DATA_HOME={home}/.local/share"),
+        format!("XDG_STATE_HOME={home}/.local/state"),
         "XDG_RUNTIME_DIR=/tmp".to_owned(),
         // The engine's init passes signals to the whole group, so that a shell's children end too.
         "TINI_KILL_PROCESS_GROUP=1".to_owned(),
@@ -151,11 +288,22 @@ fn environment() -> Vec<String> {
     .into()
 }
 
+/// What programs read to find their proxy. Some read only one spelling of it.
+fn proxies() -> Vec<String> {
+    let http = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
+    let all = ["ALL_PROXY", "all_proxy"];
+    let none = ["NO_PROXY", "no_proxy"];
+    let http = http.map(|name| format!("{name}={HTTP_PROXY}"));
+    let all = all.map(|name| format!("{name}={SOCKS_PROXY}"));
+    let none = none.map(|name| format!("{name}="));
+    http.into_iter().chain(all).chain(none).collect()
+}
+
 fn host_config(tenant: &Tenant) -> HostConfig {
     HostConfig {
         // What runs.
         init: Some(true),
-        runtime: Some("runc".into()),
+        runtime: Some(tenant.runtime.clone()),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: Some(0),
@@ -168,21 +316,30 @@ fn host_config(tenant: &Tenant) -> HostConfig {
         }),
         container_id_file: Some(String::new()),
         console_size: Some(vec![0, 0]),
-        ..privileges(limits(tenant, file_system(tenant, namespaces())))
+        ..privileges(
+            tenant,
+            limits(tenant, file_system(tenant, namespaces(tenant))),
+        )
     }
 }
 
-/// Who it may pretend to be: nobody.
-fn privileges(base: HostConfig) -> HostConfig {
+/// Who it may pretend to be: nobody; or whoever the engine lets it, where the operator wants no walls.
+fn privileges(tenant: &Tenant, base: HostConfig) -> HostConfig {
+    let (dropped, security) = if tenant.confined {
+        let seccomp = format!("seccomp={}", seccomp::profile_json());
+        (
+            vec!["ALL".into()],
+            vec!["no-new-privileges".into(), seccomp],
+        )
+    } else {
+        (Vec::new(), Vec::new())
+    };
     HostConfig {
         privileged: Some(false),
         cap_add: Some(Vec::new()),
-        cap_drop: Some(vec!["ALL".into()]),
+        cap_drop: Some(dropped),
         group_add: Some(Vec::new()),
-        security_opt: Some(vec![
-            "no-new-privileges".into(),
-            format!("seccomp={}", seccomp::profile_json()),
-        ]),
+        security_opt: Some(security),
         devices: Some(Vec::new()),
         device_cgroup_rules: Some(Vec::new()),
         device_requests: Some(Vec::new()),
@@ -193,14 +350,15 @@ fn privileges(base: HostConfig) -> HostConfig {
 }
 
 fn limits(tenant: &Tenant, base: HostConfig) -> HostConfig {
-    let memory_bytes = engine_number(tenant.memory_bytes);
+    let memory_bytes = engine_number(tenant.limits.memory_bytes);
+    let file_bytes = engine_number(tenant.largest_file_bytes);
     HostConfig {
         memory: Some(memory_bytes),
         // Memory and swap together: equal means no swap.
         memory_swap: Some(memory_bytes),
         memory_reservation: Some(0),
         oom_kill_disable: Some(false),
-        nano_cpus: Some(i64::from(tenant.millicpus) * 1_000_000),
+        nano_cpus: Some(i64::from(tenant.limits.millicpus) * 1_000_000),
         cpu_shares: Some(0),
         cpu_period: Some(0),
         cpu_quota: Some(0),
@@ -210,17 +368,11 @@ fn limits(tenant: &Tenant, base: HostConfig) -> HostConfig {
         cpuset_mems: Some(String::new()),
         cgroup_parent: Some(String::new()),
         cgroup: Some(String::new()),
-        pids_limit: Some(i64::from(tenant.pids)),
+        pids_limit: Some(i64::from(tenant.limits.pids)),
         ulimits: Some(vec![
             // A core file of a plugin holds its secrets.
             ulimit("core", (0, 0)),
-            ulimit(
-                "fsize",
-                (
-                    engine_number(tenant.tmp_bytes),
-                    engine_number(tenant.tmp_bytes),
-                ),
-            ),
+            ulimit("fsize", (file_bytes, file_bytes)),
             ulimit("memlock", (65_536, 65_536)),
             ulimit("nofile", OPEN_FILES),
         ]),
@@ -230,19 +382,22 @@ fn limits(tenant: &Tenant, base: HostConfig) -> HostConfig {
 
 fn file_system(tenant: &Tenant, base: HostConfig) -> HostConfig {
     let options = |more: String| {
-        let size = tenant.tmp_bytes;
-        format!("rw,noexec,nosuid,nodev,size={size},nr_inodes={TMPFS_INODES},{more}")
+        let size = tenant.limits.tmp_bytes;
+        let run = if tenant.confined { "noexec" } else { "exec" };
+        format!("rw,{run},nosuid,nodev,size={size},nr_inodes={TMPFS_INODES},{more}")
     };
-    let owned = options(format!("mode=0700,uid={0},gid={0}", tenant.uid));
+    let (uid, gid) = tenant.user;
+    let mut tmpfs = HashMap::from([("/tmp".to_owned(), options("mode=1777".into()))]);
+    if tenant.home == Home::Fresh {
+        let owned = options(format!("mode=0700,uid={uid},gid={gid}"));
+        tmpfs.insert(HOME.to_owned(), owned);
+    }
     HostConfig {
-        readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([
-            ("/tmp".to_owned(), options("mode=1777".into())),
-            (HOME.to_owned(), owned),
-        ])),
+        readonly_rootfs: Some(tenant.confined),
+        tmpfs: Some(tmpfs),
         shm_size: Some(SHM_BYTES),
         binds: Some(Vec::new()),
-        mounts: Some(Vec::new()),
+        mounts: Some(tenant.mounts.clone()),
         volumes_from: Some(Vec::new()),
         volume_driver: Some(String::new()),
         storage_opt: Some(HashMap::new()),
@@ -252,10 +407,10 @@ fn file_system(tenant: &Tenant, base: HostConfig) -> HostConfig {
     }
 }
 
-/// Namespaces of its own for everything, and nothing in the network one but loopback.
-fn namespaces() -> HostConfig {
+/// Namespaces of its own for everything but, where it has one, its holder's network; nothing in that but loopback.
+fn namespaces(tenant: &Tenant) -> HostConfig {
     HostConfig {
-        network_mode: Some("none".into()),
+        network_mode: Some(tenant.network.clone()),
         port_bindings: Some(HashMap::new()),
         publish_all_ports: Some(false),
         dns: Some(Vec::new()),

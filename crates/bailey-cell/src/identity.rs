@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use bailey_trust::UNTRUSTED;
 use bailey_types::{AttemptNumber, JobId, PluginName, Serial, StackId};
 
 use crate::Spec;
@@ -12,15 +13,21 @@ use crate::Spec;
 pub mod label {
     /// The stack id.
     pub const STACK: &str = "bailey.stack";
-    /// `cell` or `probe`.
+    /// `cell`, `holder` or `probe`.
     pub const KIND: &str = "bailey.kind";
-    /// The plugin; cells only.
+    /// The plugin; not on probes of walls.
     pub const PLUGIN: &str = "bailey.plugin";
-    /// The job, or the id of the probe.
+    /// The job, or the id of the holder or probe; not on pooled cells.
     pub const JOB: &str = "bailey.job";
-    /// The attempt; cells only.
+    /// The attempt; cells with a job only.
     pub const ATTEMPT: &str = "bailey.attempt";
-    /// Serial of the lock that the container was derived from; cells only.
+    /// The id of a pooled cell.
+    pub const POOL: &str = "bailey.pool";
+    /// Full id of the holder that a cell has joined.
+    pub const HOLDER: &str = "bailey.holder";
+    /// The account, where it is not that of the lock: `untrusted`.
+    pub const ACCOUNT: &str = "bailey.account";
+    /// Serial of the lock that the container was derived from; not on probes of walls.
     pub const LOCK: &str = "bailey.lock";
 }
 
@@ -29,7 +36,9 @@ pub mod label {
 pub enum Kind {
     /// Runs one job.
     Cell,
-    /// Looks at its own walls.
+    /// Holds a network namespace.
+    Holder,
+    /// Looks at its own walls, or at host paths.
     Probe,
 }
 
@@ -38,6 +47,7 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cell => "cell",
+            Self::Holder => "holder",
             Self::Probe => "probe",
         }
     }
@@ -47,6 +57,23 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// For which job a cell was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seat {
+    /// For this one.
+    Job {
+        /// The job.
+        job: JobId,
+        /// Which attempt of it.
+        attempt: AttemptNumber,
+    },
+    /// Before there was one: for the first that comes.
+    Pool {
+        /// Tells pooled cells apart; made for this one.
+        id: JobId,
+    },
 }
 
 /// Why labels do not say who a container is.
@@ -72,10 +99,21 @@ pub enum Identity {
     Cell {
         /// The plugin.
         plugin: PluginName,
-        /// The job.
-        job: JobId,
-        /// The attempt.
-        attempt: AttemptNumber,
+        /// For which job.
+        seat: Seat,
+        /// The lock it was derived from.
+        serial: Serial,
+        /// Whether it is walled as `untrusted`.
+        untrusted: bool,
+        /// Full id of the holder that it has joined: 64 lower-case hexadecimal digits.
+        holder: Option<Box<str>>,
+    },
+    /// A holder.
+    Holder {
+        /// The plugin that its cells are of.
+        plugin: PluginName,
+        /// Its id.
+        id: JobId,
         /// The lock it was derived from.
         serial: Serial,
     },
@@ -83,6 +121,8 @@ pub enum Identity {
     Probe {
         /// Its id.
         job: JobId,
+        /// Whose host paths it looks at, under which lock; `None`: it looks at its own walls.
+        paths: Option<(PluginName, Serial)>,
     },
 }
 
@@ -100,12 +140,24 @@ impl Identity {
         match kind.as_str() {
             "cell" => Ok(Self::Cell {
                 plugin: read(labels, label::PLUGIN)?,
-                job: read(labels, label::JOB)?,
-                attempt: AttemptNumber(read(labels, label::ATTEMPT)?),
+                seat: seat(labels)?,
+                serial: Serial(read(labels, label::LOCK)?),
+                untrusted: untrusted(labels)?,
+                holder: holder(labels)?,
+            }),
+            "holder" => Ok(Self::Holder {
+                plugin: read(labels, label::PLUGIN)?,
+                id: read(labels, label::JOB)?,
                 serial: Serial(read(labels, label::LOCK)?),
             }),
             "probe" => Ok(Self::Probe {
                 job: read(labels, label::JOB)?,
+                paths: if labels.contains_key(label::PLUGIN) {
+                    let serial = Serial(read(labels, label::LOCK)?);
+                    Some((read(labels, label::PLUGIN)?, serial))
+                } else {
+                    None
+                },
             }),
             _ => Err(malformed(label::KIND, &kind)),
         }
@@ -115,8 +167,88 @@ impl Identity {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Cell { .. } => Kind::Cell,
+            Self::Holder { .. } => Kind::Holder,
             Self::Probe { .. } => Kind::Probe,
         }
+    }
+
+    /// The plugin whose it is.
+    pub fn plugin(&self) -> Option<&PluginName> {
+        match self {
+            Self::Cell { plugin, .. } | Self::Holder { plugin, .. } => Some(plugin),
+            Self::Probe { paths, .. } => paths.as_ref().map(|(plugin, _)| plugin),
+        }
+    }
+
+    /// The name of the container in `stack` that this is the identity of.
+    pub fn name(&self, stack: &StackId) -> String {
+        let kind = self.kind();
+        match self {
+            Self::Cell { seat, .. } => match seat {
+                Seat::Job { job, attempt } => format!("bailey-{stack}-{kind}-{job}-{attempt}"),
+                Seat::Pool { id } => format!("bailey-{stack}-{kind}-pool-{id}"),
+            },
+            Self::Holder { id, .. } | Self::Probe { job: id, .. } => {
+                format!("bailey-{stack}-{kind}-{id}")
+            }
+        }
+    }
+}
+
+impl From<&Spec<'_>> for Identity {
+    fn from(spec: &Spec<'_>) -> Self {
+        match spec {
+            Spec::Cell(cell) => Self::Cell {
+                plugin: cell.plugin.clone(),
+                seat: cell.seat,
+                serial: cell.serial,
+                untrusted: cell.untrusted,
+                holder: cell.holder.map(Into::into),
+            },
+            Spec::Holder(holder) => Self::Holder {
+                plugin: holder.plugin.clone(),
+                id: holder.id,
+                serial: holder.serial,
+            },
+            Spec::Probe(probe) => Self::Probe {
+                job: probe.job,
+                paths: probe
+                    .paths
+                    .map(|paths| (paths.plugin.clone(), paths.serial)),
+            },
+        }
+    }
+}
+
+fn seat(labels: &HashMap<String, String>) -> Result<Seat, BadLabels> {
+    let Some(pool) = labels.get(label::POOL) else {
+        return Ok(Seat::Job {
+            job: read(labels, label::JOB)?,
+            attempt: AttemptNumber(read(labels, label::ATTEMPT)?),
+        });
+    };
+    // Either, never both.
+    if let Some(job) = labels.get(label::JOB) {
+        return Err(malformed(label::JOB, job));
+    }
+    let id = pool.parse().map_err(|_| malformed(label::POOL, pool))?;
+    Ok(Seat::Pool { id })
+}
+
+fn untrusted(labels: &HashMap<String, String>) -> Result<bool, BadLabels> {
+    match labels.get(label::ACCOUNT) {
+        None => Ok(false),
+        Some(account) if account == UNTRUSTED => Ok(true),
+        Some(other) => Err(malformed(label::ACCOUNT, other)),
+    }
+}
+
+fn holder(labels: &HashMap<String, String>) -> Result<Option<Box<str>>, BadLabels> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    match labels.get(label::HOLDER) {
+        None => Ok(None),
+        Some(id) if id.len() == 64 && id.bytes().all(hex) => Ok(Some(id.as_str().into())),
+        Some(other) => Err(malformed(label::HOLDER, other)),
     }
 }
 
@@ -132,39 +264,59 @@ fn read<T: FromStr>(labels: &HashMap<String, String>, label: &'static str) -> Re
     value.parse().map_err(|_| malformed(label, value))
 }
 
-/// How the names of all containers of `stack` that are for `kind` begin.
-pub fn name_prefix(stack: &StackId, kind: Kind) -> String {
-    format!("bailey-{stack}-{kind}-")
-}
-
 /// The container's name: telling for people, unique per attempt; never accepted in place of an id.
 pub fn name(spec: &Spec<'_>) -> String {
-    match spec {
-        Spec::Cell(cell) => {
-            let prefix = name_prefix(cell.stack, Kind::Cell);
-            format!("{prefix}{}-{}", cell.job, cell.attempt)
-        }
-        Spec::Probe(probe) => format!("{}{}", name_prefix(probe.stack, Kind::Probe), probe.job),
-    }
+    let stack = match spec {
+        Spec::Cell(cell) => cell.stack,
+        Spec::Holder(holder) => holder.stack,
+        Spec::Probe(probe) => probe.stack,
+    };
+    Identity::from(spec).name(stack)
 }
 
 /// The container's labels, all of them.
 pub fn labels(spec: &Spec<'_>) -> HashMap<String, String> {
-    let pairs = match spec {
+    let mut pairs = match spec {
         Spec::Cell(cell) => vec![
             (label::STACK, cell.stack.to_string()),
-            (label::KIND, Kind::Cell.to_string()),
             (label::PLUGIN, cell.plugin.to_string()),
-            (label::JOB, cell.job.to_string()),
-            (label::ATTEMPT, cell.attempt.to_string()),
             (label::LOCK, cell.serial.to_string()),
         ],
-        Spec::Probe(probe) => vec![
-            (label::STACK, probe.stack.to_string()),
-            (label::KIND, Kind::Probe.to_string()),
-            (label::JOB, probe.job.to_string()),
+        Spec::Holder(holder) => vec![
+            (label::STACK, holder.stack.to_string()),
+            (label::PLUGIN, holder.plugin.to_string()),
+            (label::LOCK, holder.serial.to_string()),
         ],
+        Spec::Probe(probe) => vec![(label::STACK, probe.stack.to_string())],
     };
+    let identity = Identity::from(spec);
+    pairs.push((label::KIND, identity.kind().to_string()));
+    match identity {
+        Identity::Cell {
+            seat,
+            untrusted,
+            holder,
+            ..
+        } => {
+            match seat {
+                Seat::Job { job, attempt } => {
+                    pairs.push((label::JOB, job.to_string()));
+                    pairs.push((label::ATTEMPT, attempt.to_string()));
+                }
+                Seat::Pool { id } => pairs.push((label::POOL, id.to_string())),
+            }
+            pairs.extend(untrusted.then(|| (label::ACCOUNT, UNTRUSTED.to_owned())));
+            pairs.extend(holder.map(|id| (label::HOLDER, id.into())));
+        }
+        Identity::Holder { id, .. } => pairs.push((label::JOB, id.to_string())),
+        Identity::Probe { job, paths } => {
+            pairs.push((label::JOB, job.to_string()));
+            if let Some((plugin, serial)) = paths {
+                pairs.push((label::PLUGIN, plugin.to_string()));
+                pairs.push((label::LOCK, serial.to_string()));
+            }
+        }
+    }
     pairs
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

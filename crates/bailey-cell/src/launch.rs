@@ -1,7 +1,8 @@
 //! What runner and socket-proxy say to each other on an attached stream, before and beside the plugin's own bytes.
 //!
-//! The runner writes one envelope: its length as four bytes, big-endian, then JSON. socket-proxy answers with a Docker stream frame of type 0 (no engine
-//! sends that type) that holds a [`Control`]; after [`Control::Launched`] come the plugin's frames, after [`Control::Refused`] nothing.
+//! The runner writes messages: the length as four bytes, big-endian, then JSON. For a pooled cell first a [`Message::Grant`], after which it may be
+//! started; for every cell one [`Message::Envelope`]. socket-proxy answers each with a Docker stream frame of type 0 (no engine sends that type) that
+//! holds a [`Control`]; after [`Control::Granted`] and [`Control::Launched`] come the plugin's frames, after [`Control::Refused`] nothing.
 
 use bailey_proto::trust::v1::Signed;
 use base64::Engine as _;
@@ -28,6 +29,15 @@ pub enum EnvelopeError {
     Malformed(String),
 }
 
+/// What the runner says.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Policy's leave (`bailey_trust::PoolGrant`) to start a pooled cell that has no request yet.
+    Grant(Signed),
+    /// The request.
+    Envelope(Envelope),
+}
+
 /// What it takes to feed a cell.
 #[derive(Clone, Debug)]
 pub struct Envelope {
@@ -49,6 +59,12 @@ struct EnvelopeText {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct GrantText {
+    grant: SignedText,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SignedText {
     payload: String,
     signature: String,
@@ -62,14 +78,7 @@ impl Envelope {
             ticket: to_text(&self.ticket),
             sealed: STANDARD.encode(&self.sealed),
         };
-        let json =
-            serde_json::to_vec(&text).map_err(|e| EnvelopeError::Malformed(e.to_string()))?;
-        let too_large = || EnvelopeError::TooLarge(json.len());
-        if json.len() > MAX_ENVELOPE_BYTES {
-            return Err(too_large());
-        }
-        let length = u32::try_from(json.len()).map_err(|_| too_large())?;
-        Ok([&length.to_be_bytes()[..], &json].concat())
+        framed(&text)
     }
 
     /// Reads what follows the length. No signature is checked here.
@@ -83,6 +92,49 @@ impl Envelope {
             sealed: decode(&text.sealed)?,
         })
     }
+}
+
+impl Message {
+    /// Reads what follows the length. No signature is checked here.
+    pub fn from_json(json: &[u8]) -> Result<Self, EnvelopeError> {
+        // A grant has one member, whose name no envelope has.
+        if let Ok(GrantText { grant }) = serde_json::from_slice(json) {
+            return from_text(&grant).map(Self::Grant);
+        }
+        Envelope::from_json(json).map(Self::Envelope)
+    }
+}
+
+/// A grant as it is written to the stream, its length in front.
+pub fn grant_to_bytes(grant: &Signed) -> Result<Vec<u8>, EnvelopeError> {
+    framed(&GrantText {
+        grant: to_text(grant),
+    })
+}
+
+/// A signed statement as one line of JSON: how a holder with egress gets its lease.
+pub fn signed_line(signed: &Signed) -> Result<Vec<u8>, EnvelopeError> {
+    let mut line = serde_json::to_vec(&to_text(signed))
+        .map_err(|e| EnvelopeError::Malformed(e.to_string()))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads such a line, with or without its end.
+pub fn signed_from_line(line: &[u8]) -> Result<Signed, EnvelopeError> {
+    let text: SignedText =
+        serde_json::from_slice(line).map_err(|e| EnvelopeError::Malformed(e.to_string()))?;
+    from_text(&text)
+}
+
+fn framed(text: &impl Serialize) -> Result<Vec<u8>, EnvelopeError> {
+    let json = serde_json::to_vec(text).map_err(|e| EnvelopeError::Malformed(e.to_string()))?;
+    let too_large = || EnvelopeError::TooLarge(json.len());
+    if json.len() > MAX_ENVELOPE_BYTES {
+        return Err(too_large());
+    }
+    let length = u32::try_from(json.len()).map_err(|_| too_large())?;
+    Ok([&length.to_be_bytes()[..], &json].concat())
 }
 
 fn to_text(signed: &Signed) -> SignedText {
@@ -111,7 +163,9 @@ fn decode(text: &str) -> Result<Vec<u8>, EnvelopeError> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    /// `{"launched":true}`: the request is written and its end is sent.
+    /// `{"granted":true}`: the cell may be started and wait for its request.
+    Granted(bool),
+    /// `{"launched":true}`: the cell is being fed, and may be started if it does not run already.
     Launched(bool),
     /// `{"refused":"…"}`: the cell never got anything.
     Refused(String),
@@ -121,6 +175,7 @@ impl Control {
     /// The frame's payload.
     pub fn to_json(&self) -> Vec<u8> {
         let (name, value) = match self {
+            Self::Granted(granted) => ("granted", serde_json::Value::from(*granted)),
             Self::Launched(launched) => ("launched", serde_json::Value::from(*launched)),
             Self::Refused(reason) => ("refused", serde_json::Value::from(reason.as_str())),
         };
@@ -180,8 +235,34 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_and_an_envelope_are_told_apart() {
+        let bytes = grant_to_bytes(&signed(3)).unwrap();
+        let message = Message::from_json(&bytes[4..]).unwrap();
+        assert!(matches!(message, Message::Grant(grant) if grant == signed(3)));
+        let envelope = Envelope {
+            decision: signed(1),
+            ticket: signed(2),
+            sealed: vec![4],
+        };
+        let bytes = envelope.to_bytes().unwrap();
+        let message = Message::from_json(&bytes[4..]).unwrap();
+        assert!(matches!(message, Message::Envelope(read) if read.decision == signed(1)));
+        let both = r#"{"grant":{"payload":"","signature":""},"sealed":""}"#;
+        assert!(Message::from_json(both.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_lease_is_one_line() {
+        let line = signed_line(&signed(5)).unwrap();
+        assert_eq!(line.split(|b| *b == b'\n').count(), 2);
+        assert_eq!(signed_from_line(&line).unwrap(), signed(5));
+        assert!(signed_from_line(br#"{"payload":"","signature":"","x":1}"#).is_err());
+    }
+
+    #[test]
     fn controls_are_one_member_each() {
         assert_eq!(Control::Launched(true).to_json(), br#"{"launched":true}"#);
+        assert_eq!(Control::Granted(true).to_json(), br#"{"granted":true}"#);
         let refused = Control::Refused("no \"ticket\"".into());
         assert_eq!(Control::from_json(&refused.to_json()).unwrap(), refused);
     }

@@ -1,5 +1,7 @@
 //! What a probe can find, as exit codes: the only thing that ever comes out of it.
 
+use bailey_trust::HostPath;
+
 macro_rules! findings {
     ($($(#[$meta:meta])* $variant:ident = $code:literal, $sentence:literal;)*) => {
         /// A wall that the engine was asked for and that does not stand.
@@ -64,9 +66,74 @@ impl Finding {
     }
 }
 
+/// Exit codes of a probe of host paths begin here: one for each path that is another than the locked one.
+const FIRST_PATH_CODE: u8 = 40;
+/// More paths than this share the last code: those above it mean a signal or the engine's own failures.
+const PATH_CODES: u8 = 80;
+
+/// What a probe of host paths is told after its verb: for each path the device and inode that it must have.
+pub fn path_arguments(paths: &[HostPath]) -> Vec<String> {
+    let told = |path: &HostPath| {
+        let (device, inode) = (path.device, path.inode);
+        format!("{device}:{inode}:{}", path.path.display())
+    };
+    std::iter::once(PATHS_VERB.to_owned())
+        .chain(paths.iter().map(told))
+        .collect()
+}
+
+/// Reads one argument back: device, inode, path.
+pub fn path_argument(text: &str) -> Option<(u64, u64, &str)> {
+    let (device, rest) = text.split_once(':')?;
+    let (inode, path) = rest.split_once(':')?;
+    Some((device.parse().ok()?, inode.parse().ok()?, path))
+}
+
+/// The verb, after `probe`, of a look at host paths.
+pub const PATHS_VERB: &str = "paths";
+
+/// The exit code for the path at `index` of the lock's list, which is another than the locked one.
+pub fn path_code(index: usize) -> u8 {
+    let last = PATH_CODES - 1;
+    FIRST_PATH_CODE + u8::try_from(index).map_or(last, |index| index.min(last))
+}
+
+/// Which of the paths an exit code is about; `None` for 0 and for codes that no path has.
+pub fn path_of_code(code: i64) -> Option<usize> {
+    let index = code.checked_sub(FIRST_PATH_CODE.into())?;
+    let index = u8::try_from(index).ok()?;
+    (index < PATH_CODES).then_some(index.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_survives_its_argument_and_its_code() {
+        let path = HostPath {
+            path: "/srv/a:b c".into(),
+            device: 64_513,
+            inode: u64::MAX,
+            writable: true,
+        };
+        let arguments = path_arguments(&[path]);
+        assert_eq!(
+            arguments,
+            ["paths", "64513:18446744073709551615:/srv/a:b c"]
+        );
+        let read = path_argument(&arguments[1]);
+        assert_eq!(read, Some((64_513, u64::MAX, "/srv/a:b c")));
+        assert_eq!(path_argument("1:/srv"), None);
+
+        for index in [0, 1, 79] {
+            assert_eq!(path_of_code(path_code(index).into()), Some(index));
+        }
+        assert_eq!(path_of_code(path_code(5000).into()), Some(79));
+        for other in [0, 20, 39, 120, 137] {
+            assert_eq!(path_of_code(other), None);
+        }
+    }
 
     #[test]
     fn every_finding_has_a_code_of_its_own() {

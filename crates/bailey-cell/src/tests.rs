@@ -1,11 +1,13 @@
-//! The walls, each by itself and all in one golden file.
+//! The walls, each by itself and all of each kind in golden files.
+
+mod golden;
 
 use std::collections::HashMap;
 
 use bailey_plugin::manifest::{ConfigKeys, Container};
 use bailey_plugin::{Limits, Manifest};
-use bailey_trust::{ProposedPlugin, StateKind};
-use bailey_types::{Blake3, Sha256};
+use bailey_trust::{HostPath, Mode, ProposedPlugin, StateKind};
+use bailey_types::{AttemptNumber, Blake3, JobId, Sha256};
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,12 +39,15 @@ fn locked() -> LockedPlugin {
         state: StateKind::None,
         egress: Vec::new(),
         host_paths: Vec::new(),
+        walls: bailey_trust::Walls::default(),
+        reset_state: false,
     };
     LockedPlugin {
         proposed,
         tree_mac: Blake3([5; 32]),
         uid: 20_000,
         holder_uid: 20_001,
+        state_generation: 0,
     }
 }
 
@@ -50,17 +55,120 @@ fn job() -> JobId {
     "0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()
 }
 
+/// Who asks, and for what: changed by a test before the body is made.
+struct Asked {
+    locked: LockedPlugin,
+    seat: Seat,
+    untrusted: bool,
+    holder: Option<String>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            locked: locked(),
+            seat: Seat::Job {
+                job: job(),
+                attempt: AttemptNumber(2),
+            },
+            untrusted: false,
+            holder: None,
+        }
+    }
+}
+
+impl Asked {
+    fn cell<T>(&self, look: impl FnOnce(&Spec<'_>) -> T) -> T {
+        let (stack, plugin) = ("home".parse().unwrap(), "greet".parse().unwrap());
+        look(&Spec::Cell(Cell {
+            stack: &stack,
+            serial: Serial(7),
+            plugin: &plugin,
+            locked: &self.locked,
+            seat: self.seat,
+            untrusted: self.untrusted,
+            holder: self.holder.as_deref(),
+        }))
+    }
+
+    fn holder<T>(&self, look: impl FnOnce(&Spec<'_>) -> T) -> T {
+        let (stack, plugin) = ("home".parse().unwrap(), "greet".parse().unwrap());
+        let image = ImageId(Sha256([7; 32]));
+        look(&Spec::Holder(Holder {
+            stack: &stack,
+            serial: Serial(7),
+            plugin: &plugin,
+            locked: &self.locked,
+            image: &image,
+            id: job(),
+        }))
+    }
+
+    fn probe<T>(&self, look: impl FnOnce(&Spec<'_>) -> T) -> T {
+        let (stack, plugin) = ("home".parse().unwrap(), "greet".parse().unwrap());
+        let image = ImageId(Sha256([6; 32]));
+        let paths = Some(Paths {
+            serial: Serial(7),
+            plugin: &plugin,
+            locked: &self.locked,
+        });
+        look(&Spec::Probe(Probe {
+            stack: &stack,
+            image: &image,
+            job: job(),
+            paths,
+        }))
+    }
+
+    fn change(change: impl FnOnce(&mut Self)) -> Self {
+        let mut asked = Self::default();
+        change(&mut asked);
+        asked
+    }
+
+    fn credentialed() -> Self {
+        Self::change(|asked| {
+            let path = |path: &str, writable| HostPath {
+                path: path.into(),
+                device: 64_513,
+                inode: 42,
+                writable,
+            };
+            let proposed = &mut asked.locked.proposed;
+            proposed.walls.mode = Mode::Credentialed {
+                uid: 1000,
+                gid: 100,
+            };
+            proposed.host_paths = vec![path("/home/op/notes", false), path("/srv/photos", true)];
+        })
+    }
+
+    fn with_egress() -> Self {
+        Self::change(|asked| {
+            asked.locked.proposed.egress = vec!["example.org:443".into()];
+            asked.holder = Some("ab".repeat(32));
+        })
+    }
+
+    /// Everything that an account can give at once, taken away again.
+    fn downgraded() -> Self {
+        let mut asked = Self::credentialed();
+        let proposed = &mut asked.locked.proposed;
+        proposed.state = StateKind::Data;
+        proposed.egress = vec!["example.org:443".into()];
+        proposed.walls.untrusted = Some(Limits {
+            memory_bytes: 64 << 20,
+            millicpus: 250,
+            pids: 16,
+            tmp_bytes: 1 << 20,
+        });
+        asked.untrusted = true;
+        asked
+    }
+}
+
 fn with_cell<T>(look: impl FnOnce(&Spec<'_>) -> T) -> T {
-    let (stack, plugin, locked) = ("home".parse().unwrap(), "greet".parse().unwrap(), locked());
-    let (serial, attempt) = (Serial(7), AttemptNumber(2));
-    look(&Spec::Cell(Cell {
-        stack: &stack,
-        serial,
-        plugin: &plugin,
-        locked: &locked,
-        job: job(),
-        attempt,
-    }))
+    Asked::default().cell(look)
 }
 
 fn with_probe<T>(look: impl FnOnce(&Spec<'_>) -> T) -> T {
@@ -69,6 +177,7 @@ fn with_probe<T>(look: impl FnOnce(&Spec<'_>) -> T) -> T {
         stack: &stack,
         image: &image,
         job: job(),
+        paths: None,
     }))
 }
 
@@ -119,7 +228,11 @@ fn walls() -> Vec<(&'static str, Value)> {
 
 #[test]
 fn every_kind_has_every_wall() {
-    for body in [with_cell(value), with_probe(value)] {
+    for body in [
+        with_cell(value),
+        with_probe(value),
+        Asked::downgraded().cell(value),
+    ] {
         for (pointer, expected) in walls() {
             assert_eq!(body.pointer(pointer), Some(&expected), "{pointer}");
         }
@@ -196,20 +309,51 @@ fn the_same_spec_gives_the_same_body() {
 }
 
 #[test]
-fn labels_say_who_it_is_and_back() {
+fn labels_and_name_say_who_it_is_and_back() {
+    let stack = "home".parse().unwrap();
+    let pooled = Asked::change(|asked| asked.seat = Seat::Pool { id: job() });
+    let held = Asked::change(|asked| asked.holder = Some("ab".repeat(32)));
+    let spec = |spec: &Spec<'_>| (labels(spec), name(spec), Identity::from(spec));
+    let id = "0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
+    for ((labels, name, identity), expected) in [
+        (with_cell(spec), format!("bailey-home-cell-{id}-2")),
+        (pooled.cell(spec), format!("bailey-home-cell-pool-{id}")),
+        (held.cell(spec), format!("bailey-home-cell-{id}-2")),
+        (
+            Asked::downgraded().cell(spec),
+            format!("bailey-home-cell-{id}-2"),
+        ),
+        (held.holder(spec), format!("bailey-home-holder-{id}")),
+        (with_probe(spec), format!("bailey-home-probe-{id}")),
+        (held.probe(spec), format!("bailey-home-probe-{id}")),
+    ] {
+        assert_eq!(name, expected);
+        assert_eq!(Identity::from_labels(&stack, &labels).unwrap(), identity);
+        assert_eq!(identity.name(&stack), name);
+        assert_eq!(labels["bailey.kind"], identity.kind().as_str());
+    }
+}
+
+#[test]
+fn labels_that_say_two_things_say_nothing() {
     let stack = "home".parse().unwrap();
     let labels = with_cell(labels);
-    let identity = Identity::from_labels(&stack, &labels).unwrap();
-    let plugin = "greet".parse().unwrap();
-    let expected = Identity::Cell {
-        plugin,
-        job: job(),
-        attempt: AttemptNumber(2),
-        serial: Serial(7),
+    let read = |name: &str, value: &str| {
+        let mut labels = labels.clone();
+        labels.insert(name.to_owned(), value.to_owned());
+        Identity::from_labels(&stack, &labels)
     };
-    assert_eq!(identity, expected);
-    let other = "away".parse().unwrap();
-    assert!(Identity::from_labels(&other, &labels).is_err());
+    assert!(read("bailey.plugin", "other").is_ok());
+    for (name, value) in [
+        ("bailey.pool", "0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"),
+        ("bailey.account", "default"),
+        ("bailey.holder", "ab"),
+        ("bailey.holder", "bailey-home-holder-1"),
+        ("bailey.kind", "service"),
+        ("bailey.stack", "away"),
+    ] {
+        assert!(read(name, value).is_err(), "{name}={value}");
+    }
     assert_eq!(
         Identity::from_labels(&stack, &HashMap::new()),
         Err(BadLabels::Missing("bailey.stack"))
@@ -217,38 +361,123 @@ fn labels_say_who_it_is_and_back() {
 }
 
 #[test]
-fn a_name_tells_stack_kind_job_and_attempt() {
-    assert_eq!(
-        with_cell(name),
-        "bailey-home-cell-0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b-2"
+fn untrusted_code_gets_nothing_that_the_account_gives() {
+    let (given, taken) = (
+        Asked {
+            untrusted: false,
+            ..Asked::downgraded()
+        }
+        .cell(value),
+        Asked::downgraded().cell(value),
     );
-    assert_eq!(
-        with_probe(name),
-        "bailey-home-probe-0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
-    );
+    assert_eq!(given["User"], "1000:100");
+    assert_eq!(taken["User"], "20000:20000");
+    assert_eq!(given["HostConfig"]["Mounts"].as_array().unwrap().len(), 3);
+    assert_eq!(taken["HostConfig"]["Mounts"], json!([]));
+    assert_eq!(taken["HostConfig"]["Memory"], 64 << 20);
+    assert_eq!(taken["Labels"]["bailey.account"], "untrusted");
+    let proxied = |body: &Value| body["Env"].to_string().contains("proxy");
+    assert!(proxied(&given) && !proxied(&taken));
+    // Nor what `service.unconfined` gives.
+    let mut unconfined = Asked::downgraded();
+    unconfined.locked.proposed.walls.mode = Mode::Unconfined;
+    let body = unconfined.cell(value);
+    assert_eq!(body["HostConfig"]["CapDrop"], json!(["ALL"]));
+    assert_eq!(body["User"], "20000:20000");
 }
 
-/// A change of any field shows up in review. To accept one: `UPDATE_GOLDEN=1 cargo test -p bailey-cell`.
 #[test]
-fn a_cell_is_as_in_the_golden_file() {
-    let mut body = with_cell(value);
-    let security = body["HostConfig"]["SecurityOpt"].as_array_mut().unwrap();
-    let inline = security[1]
-        .as_str()
-        .unwrap()
-        .strip_prefix("seccomp=")
-        .unwrap()
-        .to_owned();
-    // Readable instead of one escaped line.
-    security[1] = json!({ "seccomp": serde_json::from_str::<Value>(&inline).unwrap() });
-    let found = serde_json::to_string_pretty(&body).unwrap() + "\n";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/cell.json");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, &found).unwrap();
+fn a_home_of_the_host_is_home_and_working_directory_where_it_is_mounted() {
+    let mut asked = Asked {
+        untrusted: false,
+        ..Asked::downgraded()
+    };
+    let home = |body: &Value| {
+        let env = body["Env"].to_string();
+        let tmpfs = &body["HostConfig"]["Tmpfs"];
+        (
+            body["WorkingDir"].as_str().unwrap().to_owned(),
+            env.contains("\"HOME=/srv/in\"") && env.contains("/srv/in/.config"),
+            tmpfs["/home/plugin"].is_string(),
+        )
+    };
+    asked.locked.proposed.host_paths[0].path = "/srv/in".into();
+    asked.locked.proposed.host_paths[0].writable = true;
+    asked.locked.proposed.state = StateKind::Data;
+    asked.locked.proposed.walls.home = Some("/srv/in".into());
+    assert_eq!(home(&asked.cell(value)), ("/srv/in".into(), true, false));
+    asked.locked.proposed.walls.home = Some("/srv/elsewhere".into());
+    let own = ("/home/plugin".into(), false, true);
+    assert_eq!(home(&asked.cell(value)), own);
+    asked.locked.proposed.walls.home = Some("/srv/in".into());
+    asked.untrusted = true;
+    assert_eq!(home(&asked.cell(value)), own);
+}
+
+#[test]
+fn a_held_cell_has_no_network_and_no_name_of_its_own() {
+    let body = Asked::with_egress().cell(value);
+    assert_eq!(
+        body["HostConfig"]["NetworkMode"],
+        format!("container:{}", "ab".repeat(32))
+    );
+    assert_eq!(body["Hostname"], "");
+    let env = body["Env"].to_string();
+    assert!(env.contains("https_proxy=http://127.0.0.1:3128"), "{env}");
+    assert!(env.contains("ALL_PROXY=socks5h://127.0.0.1:1080"), "{env}");
+    // Only the holder sees the socket of egress-proxy.
+    assert_eq!(body["HostConfig"]["Mounts"], json!([]));
+    let holder = Asked::with_egress().holder(value);
+    let mounts = &holder["HostConfig"]["Mounts"];
+    assert_eq!(mounts[0]["Source"], "bailey-home_egress");
+    assert_eq!(mounts[0]["ReadOnly"], true);
+    assert_eq!(holder["User"], "20001:20001");
+    assert_eq!(holder["HostConfig"]["NetworkMode"], "none");
+}
+
+#[test]
+fn each_state_has_its_place_and_its_generation() {
+    let mut asked = Asked::default();
+    asked.locked.state_generation = 3;
+    for (state, target, homes) in [
+        (StateKind::Data, "/state", 2),
+        (StateKind::Home, "/home/plugin", 1),
+    ] {
+        asked.locked.proposed.state = state;
+        asked.locked.proposed.base = None;
+        let copies =
+            |body: &Value| body["HostConfig"]["Mounts"][0]["VolumeOptions"]["NoCopy"] == false;
+        assert!(!copies(&asked.cell(value)), "of an image by reference");
+        asked.locked.proposed.base = Some(ImageId(Sha256([9; 32])));
+        let body = asked.cell(value);
+        assert!(copies(&body));
+        let mount = &body["HostConfig"]["Mounts"][0];
+        assert_eq!(mount["Source"], "bailey-home.state.greet.3");
+        assert_eq!(mount["Target"], target);
+        assert_eq!(
+            body["HostConfig"]["Tmpfs"].as_object().unwrap().len(),
+            homes
+        );
     }
-    let golden = std::fs::read_to_string(path).unwrap();
-    assert!(
-        golden == found,
-        "the cell differs from golden/cell.json:\n{found}"
+}
+
+#[test]
+fn host_paths_are_for_credentialed_accounts_alone() {
+    let mut asked = Asked::credentialed();
+    asked.locked.proposed.walls.mode = Mode::Confined;
+    assert_eq!(asked.cell(value)["HostConfig"]["Mounts"], json!([]));
+    // A probe writes nowhere, and compares what is locked.
+    let probe = Asked::credentialed().probe(value);
+    let mounts = probe["HostConfig"]["Mounts"].as_array().unwrap().clone();
+    assert!(mounts.len() == 2 && mounts.iter().all(|m| m["ReadOnly"] == true));
+    assert_eq!(
+        probe["Entrypoint"],
+        json!([
+            "/socket-proxy",
+            "probe",
+            "paths",
+            "64513:42:/home/op/notes",
+            "64513:42:/srv/photos"
+        ])
     );
 }

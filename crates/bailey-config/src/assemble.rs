@@ -9,7 +9,7 @@ use bailey_yaml::{At, Place};
 use crate::error::{Error, Errors, Report};
 use crate::files::ROOT;
 use crate::plugin::{Known, PluginConfig};
-use crate::{Config, pipeline, plugin, raw, service, unsupported};
+use crate::{Config, account, pipeline, plugin, raw, service, unsupported};
 
 pub(crate) fn parse_file(name: &str, text: &str) -> Result<raw::File, Error> {
     // A file of comments only is an empty mapping.
@@ -159,15 +159,18 @@ impl<'a> Assembly<'a> {
             |(file, at)| (file, at.value),
         );
         let api = service::api(raw, &mut Report { file, errors });
-        let mut accounts = BTreeMap::new();
+        let (mut accounts, mut written) = (BTreeMap::new(), Vec::new());
         for (file, name, raw) in self.accounts {
             let mut report = Report { file, errors };
-            let account = plugin::account(name.place, &raw, &mut report);
+            written.extend(account::written(file, &name.value, &raw));
+            let account = account::account(&name, raw, &mut report);
             insert(&mut accounts, name, account, "account", &mut report);
         }
+        account::check_conflicts(&written, errors);
         let known = Known {
             accounts: &accounts,
             max_workers: service.max_workers,
+            unconfined: service.unconfined,
         };
         let plugins = plugins(self.plugins, &known, errors);
         let pipelines = pipelines(self.pipelines, &plugins, errors);

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod account;
 mod assemble;
 mod error;
 mod files;
@@ -9,6 +10,7 @@ mod raw;
 mod service;
 pub mod starter;
 mod unsupported;
+mod warning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,13 +18,15 @@ use std::path::PathBuf;
 use bailey_types::{AccountName, EventType, PluginName};
 use serde::Serialize;
 
+pub use account::{Account, Ids, Mount};
 pub use error::{Error, Errors};
 pub use files::{Files, MAX_FILES, ROOT, read_dir};
 pub use pipeline::{ExecutionMode, Pipeline, Step};
 pub use plugin::{
-    Account, CatchUp, CircuitBreaker, IfRunning, PluginConfig, Retry, Schedule, Timeouts, When,
+    CatchUp, CircuitBreaker, IfRunning, PluginConfig, Retry, Schedule, Timeouts, When,
 };
 pub use service::{Api, LogLevel, ServiceConfig};
+pub use warning::warnings;
 
 /// The configuration, checked: what refers to something refers to something that exists.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +49,16 @@ impl Config {
     /// The plugins that are enabled.
     pub fn enabled_plugins(&self) -> impl Iterator<Item = (&PluginName, &PluginConfig)> {
         self.plugins.iter().filter(|(_, plugin)| plugin.enabled)
+    }
+
+    /// Names of the enabled plugins that run as this account.
+    pub fn plugins_of<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> impl Iterator<Item = &'a PluginName> {
+        self.enabled_plugins()
+            .filter(move |(_, plugin)| plugin.run_as == *account)
+            .map(|(name, _)| name)
     }
 
     /// A plugin, if it is configured and enabled.

@@ -1,4 +1,4 @@
-//! `accounts:` and `plugins:`.
+//! `plugins:`.
 
 mod schedule;
 
@@ -7,29 +7,15 @@ use std::time::Duration;
 
 use bailey_plugin::Container;
 use bailey_types::{AccountName, CommandName, PluginName, PrincipalName};
-use bailey_yaml::{At, Object, Place};
+use bailey_yaml::{At, Object};
 use serde::Serialize;
 
+use crate::account::{self, Account};
 use crate::error::Report;
 use crate::raw;
 use crate::service::{DAY, count, duration, span};
 
 pub use schedule::{CatchUp, IfRunning, Schedule, When};
-
-/// `accounts.<name>:` limits that its plugins share, where neither configuration nor manifest says otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Account {
-    /// Accepted for files that have it. Every plugin gets a uid of its own when it is locked.
-    pub uid: Option<u32>,
-    /// As `uid`.
-    pub gid: Option<u32>,
-    /// Bytes.
-    pub memory_bytes: Option<u64>,
-    /// Thousandths of a core.
-    pub millicpus: Option<u32>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-}
 
 /// `plugins.<name>:`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -132,38 +118,11 @@ fn spans<S: serde::Serializer>(
     )
 }
 
-pub(crate) fn account(place: Place, raw: &raw::Account, report: &mut Report<'_>) -> Account {
-    for id in [&raw.uid, &raw.gid].into_iter().flatten() {
-        if !(1..=0x7fff_ffff).contains(&id.value) {
-            report.push(id.place, "uid and gid must be 1 to 2147483647");
-        }
-    }
-    let least = [
-        raw.memory
-            .as_ref()
-            .is_none_or(|memory| memory.value.0 >= 8 << 20),
-        raw.cpus.as_ref().is_none_or(|cpus| cpus.value.0 >= 10),
-        raw.pids.as_ref().is_none_or(|pids| pids.value >= 4),
-    ];
-    if least.contains(&false) {
-        report.push(
-            place,
-            "an account needs at least 8MiB of memory, 0.01 cpus and 4 pids",
-        );
-    }
-    Account {
-        uid: raw.uid.as_ref().map(|at| at.value),
-        gid: raw.gid.as_ref().map(|at| at.value),
-        memory_bytes: raw.memory.as_ref().map(|at| at.value.0),
-        millicpus: raw.cpus.as_ref().map(|at| at.value.0),
-        pids: raw.pids.as_ref().map(|at| at.value),
-    }
-}
-
 /// What of the rest of the configuration a plugin refers to.
 pub(crate) struct Known<'a> {
     pub(crate) accounts: &'a BTreeMap<AccountName, Account>,
     pub(crate) max_workers: u32,
+    pub(crate) unconfined: bool,
 }
 
 pub(crate) fn plugin(
@@ -250,17 +209,22 @@ fn run_as(
     known: &Known<'_>,
     report: &mut Report<'_>,
 ) -> Option<AccountName> {
+    // Where nothing is confined, there is nothing that `default` would have to say.
+    let needless = given.is_none() && known.unconfined;
     let (place, account) = match given {
         Some(given) => (given.place, given.value),
-        None => (name.place, "default".parse().ok()?),
+        None => (name.place, account::DEFAULT.parse().ok()?),
     };
-    if !known.accounts.contains_key(&account) {
+    let plugin = &name.value;
+    if account.as_str() == account::UNTRUSTED {
         report.push(
             place,
-            format!(
-                "plugin {} runs as the account {account}, which is not under accounts",
-                name.value
-            ),
+            format!("plugin {plugin} runs as the account untrusted, which is for plugins whose folder has changed since they were locked"),
+        );
+    } else if !known.accounts.contains_key(&account) && !needless {
+        report.push(
+            place,
+            format!("plugin {plugin} runs as the account {account}, which is not under accounts"),
         );
     }
     Some(account)

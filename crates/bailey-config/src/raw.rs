@@ -35,7 +35,7 @@ pub(crate) struct Service {
     pub(crate) job_queue_retention: Option<At<Span>>,
     pub(crate) job_log_retention: Option<At<Span>>,
     pub(crate) max_workers: Option<At<u32>>,
-    pub(crate) unconfined: Option<At<bool>>,
+    pub(crate) unconfined: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,6 +58,17 @@ pub(crate) struct Account {
     pub(crate) memory: Option<At<Size>>,
     pub(crate) cpus: Option<At<Cpus>>,
     pub(crate) pids: Option<At<u32>>,
+    pub(crate) runtime: Option<At<String>>,
+    pub(crate) home: Option<At<PathBuf>>,
+    pub(crate) mounts: Vec<At<Mount>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mount {
+    pub(crate) path: PathBuf,
+    #[serde(default)]
+    pub(crate) writable: bool,
 }
 
 #[derive(Default, Deserialize)]

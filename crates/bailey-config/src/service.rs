@@ -29,7 +29,7 @@ pub struct ServiceConfig {
     pub job_log_retention: Duration,
     /// Most jobs that run at once.
     pub max_workers: u32,
-    /// Always false in this version.
+    /// Whether every plugin runs in the engine's default container, whatever its account says.
     pub unconfined: bool,
 }
 
@@ -151,12 +151,7 @@ pub(crate) fn service(raw: raw::Service, report: &mut Report<'_>) -> ServiceConf
         "max_workers",
         report,
     );
-    if let Some(unconfined) = raw.unconfined.filter(|unconfined| unconfined.value) {
-        report.push(
-            unconfined.place,
-            "not supported yet: unconfined: true; every plugin runs in a confined cell",
-        );
-    }
+    service.unconfined = raw.unconfined.unwrap_or_default();
     service
 }
 
@@ -167,7 +162,8 @@ pub(crate) fn api(raw: raw::Api, report: &mut Report<'_>) -> Api {
     {
         report.push(size.place, "max_body_size must be 1KiB to 64MiB");
     }
-    let waits = Duration::from_secs(1)..=HOUR;
+    // The engine holds no answer longer.
+    let waits = Duration::from_secs(1)..=Duration::from_mins(5);
     Api {
         max_body_size_bytes: raw
             .max_body_size

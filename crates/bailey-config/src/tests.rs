@@ -76,7 +76,10 @@ fn everything_in_the_starters_comments_is_valid_too() {
     assert_eq!(config.plugins[&"greet".parse().unwrap()].schedules.len(), 1);
     assert_eq!(config.service, ServiceConfig::default());
     assert_eq!(config.api, Api::default());
+    let operator = &config.accounts[&"operator".parse().unwrap()];
+    assert_eq!(operator.host_paths().count(), 3);
     let fetch = &config.plugins[&"fetch".parse().unwrap()];
+    assert_eq!(fetch.container.egress.as_ref().unwrap().len(), 3);
     assert_eq!(
         (fetch.circuit_breaker, fetch.container.pids),
         (CircuitBreaker::default(), Some(64))
@@ -179,7 +182,6 @@ fn what_ductile_has_and_bailey_has_not_is_said_by_name() {
             "2:23",
             "${API_KEY}",
         ),
-        ("service: {unconfined: true}", "2:23", "unconfined"),
     ] {
         let said = complaint(text);
         assert!(
@@ -389,4 +391,42 @@ fn a_schedule_cannot_cancel_yet_and_says_so() {
     let text = "plugins: {a: {schedules: [{every: 5m, if_running: cancel}]}}";
     assert!(complaint(text).contains("not supported yet: if_running: cancel"));
     assert!(one(&text.replace("cancel", "queue")).is_ok());
+}
+
+/// The YAML blocks of a document.
+fn blocks(document: &str) -> Vec<&str> {
+    let parts = document.split("```yaml\n").skip(1);
+    parts
+        .map(|part| part.split("```").next().unwrap())
+        .collect()
+}
+
+/// What the how-to says that the command prints.
+fn promised(document: &str) -> Vec<&str> {
+    let lines = document.lines().filter_map(|line| line.strip_prefix("! "));
+    lines.collect()
+}
+
+#[test]
+fn the_postures_of_the_how_tos_are_valid_and_say_what_they_promise() {
+    let starter = files(starter::FILES);
+    let with = |name: &str, text: String| {
+        let mut files = starter.clone();
+        files.insert(name.to_owned(), text);
+        files
+    };
+    for document in [
+        include_str!("../../../docs/how-to/confined.md"),
+        include_str!("../../../docs/how-to/unconfined.md"),
+    ] {
+        let config = parse(&with(ROOT, blocks(document)[0].to_owned())).unwrap();
+        assert_eq!(warnings(&config), promised(document));
+    }
+    let hybrid = include_str!("../../../docs/how-to/hybrid.md");
+    let blocks = blocks(hybrid);
+    let root = starter[ROOT].replace("accounts:\n", &format!("accounts:\n{}", blocks[0]));
+    let mut both = with(ROOT, root);
+    let plugins = format!("plugins:\n  echo: {{}}\n  greet: {{}}\n{}", blocks[1]);
+    both.insert("plugins.yaml".to_owned(), plugins);
+    assert_eq!(warnings(&parse(&both).unwrap()), promised(hybrid));
 }

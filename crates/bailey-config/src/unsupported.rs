@@ -122,13 +122,6 @@ const KEYS: &[(&str, &str, &str)] = &[
         "not supported: state_dir; a plugin that keeps files says `container: {state: data}`",
     ),
     (
-        "gid",
-        "home",
-        "not supported yet: home (credentialed accounts)",
-    ),
-    ("gid", "mounts", "not supported yet: mounts"),
-    ("gid", "runtime", "not supported yet: runtime"),
-    (
         "run_as",
         "schedule",
         "not supported: schedule; write `schedules:` with a list",
@@ -155,8 +148,21 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("id", "if", "not supported yet: if"),
     ("id", "with", "not supported yet: with"),
     ("id", "baggage", "not supported yet: baggage"),
-    ("egress", "runtime", "not supported yet: runtime"),
-    ("egress", "mounts", "not supported yet: mounts"),
+    (
+        "egress",
+        "mounts",
+        "not supported: mounts of a plugin; host paths belong to an account that has uid and gid",
+    ),
+    (
+        "egress",
+        "mode",
+        "not supported yet: mode; every cell serves one call",
+    ),
+    (
+        "egress",
+        "run_as",
+        "not supported: run_as in a container block; it stands beside it, in the configuration only",
+    ),
 ];
 
 /// What to say of a key that Bailey does not have, if Ductile has it in that place.

@@ -71,6 +71,7 @@ pub const TABLE: &[(&str, Callers)] = &[
     ),
     ("/bailey.engine.v1.LeaseService/Lease", RUNNER),
     ("/bailey.engine.v1.LeaseService/Report", RUNNER),
+    ("/bailey.engine.v1.PluginService/ClearPlugin", GATEWAY),
     ("/bailey.engine.v1.QueryService/Catalogue", GATEWAY),
     ("/bailey.engine.v1.QueryService/ListJobs", GATEWAY),
     ("/bailey.engine.v1.QueryService/ReadJob", GATEWAY),
@@ -90,6 +91,7 @@ pub const TABLE: &[(&str, Callers)] = &[
         "/bailey.policy.v1.DecisionService/Decide",
         Callers::Only(&[Engine]),
     ),
+    ("/bailey.policy.v1.PoolService/GrantPool", RUNNER),
 ];
 
 /// Who may call the method at `path`; nobody where there is no such method.

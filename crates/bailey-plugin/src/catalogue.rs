@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Manifest;
 use crate::manifest::Access;
+use crate::rating::Rating;
 
 /// `{"plugins": […]}`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Entry {
     pub description: String,
     /// Its commands.
     pub commands: Vec<CommandEntry>,
+    /// How much it could do if it were hostile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rating: Option<Rating>,
 }
 
 /// One command.
@@ -57,7 +61,7 @@ impl Catalogue {
 }
 
 impl Entry {
-    /// One plugin under the name that the configuration gives it.
+    /// One plugin under the name that the configuration gives it, not rated.
     pub fn of(name: &PluginName, manifest: &Manifest) -> Self {
         let commands = manifest.commands.iter().map(|command| CommandEntry {
             name: command.name.clone(),
@@ -71,6 +75,7 @@ impl Entry {
             version: manifest.version.clone(),
             description: manifest.description.clone(),
             commands: commands.collect(),
+            rating: None,
         }
     }
 }

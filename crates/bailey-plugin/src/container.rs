@@ -1,8 +1,12 @@
 //! The `container:` block, in a manifest and in the operator's configuration.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use bailey_yaml::{Cpus, Size};
+use bailey_yaml::{Cpus, Size, Span};
+
+use crate::egress::Entry;
 
 /// Whether and where a plugin keeps files between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +37,33 @@ pub struct Container {
     pub pids: Option<u32>,
     /// Bytes.
     pub tmp_bytes: Option<u64>,
-    /// Hosts it asks for, as `host:port`.
-    pub egress: Vec<String>,
+    /// Where it may connect to, as `host:port` or `*.suffix:port`. Given but empty: nowhere, whatever the manifest asks for.
+    #[serde(default)]
+    pub egress: Option<Vec<String>>,
+    /// Bounds of what one call sends and receives.
+    #[serde(default)]
+    pub egress_limits: EgressBounds,
+    /// OCI runtime of its cells. In a manifest it is a wish that the operator grants by naming the same.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// Most cells that are kept started and unused.
     #[serde(default)]
     pub warm: Option<u32>,
     /// Whether it keeps files between calls.
     #[serde(default)]
     pub state: Option<StateKind>,
+}
+
+/// `egress_limits:`; what is unset has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressBounds {
+    /// Connections at once.
+    pub connections: Option<u32>,
+    /// Bytes in both directions, of the whole call.
+    pub total_bytes: Option<u64>,
+    /// Longest life of one connection, seconds.
+    pub connection_seconds: Option<u32>,
 }
 
 /// The block as people write it.
@@ -53,9 +76,19 @@ pub struct ContainerYaml {
     cpus: Option<Cpus>,
     pids: Option<u32>,
     tmp: Option<Size>,
-    egress: Vec<String>,
+    egress: Option<Vec<String>>,
+    egress_limits: EgressLimitsYaml,
+    runtime: Option<String>,
     warm: Option<u32>,
     state: Option<StateKind>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EgressLimitsYaml {
+    connections: Option<u32>,
+    bytes: Option<Size>,
+    time: Option<Span>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -63,50 +96,13 @@ const MIB: u64 = 1 << 20;
 impl ContainerYaml {
     /// The block, checked; or everything that is wrong with it.
     pub fn check(self) -> Result<Container, Vec<String>> {
-        let mut problems = Vec::new();
-        let mut within = |what: &str, holds: bool, rule: &str| {
-            if !holds {
-                problems.push(format!("{what} must be {rule}"));
-            }
-        };
-        within(
-            "memory",
-            self.memory
-                .is_none_or(|m| (8 * MIB..=1 << 40).contains(&m.0)),
-            "8MiB to 1TiB",
-        );
-        within(
-            "cpus",
-            self.cpus.is_none_or(|c| (10..=256_000).contains(&c.0)),
-            "0.01 to 256",
-        );
-        within(
-            "pids",
-            self.pids.is_none_or(|p| (4..=32_768).contains(&p)),
-            "4 to 32768",
-        );
-        within(
-            "tmp",
-            self.tmp.is_none_or(|t| (4096..=1 << 40).contains(&t.0)),
-            "4KiB to 1TiB",
-        );
-        within("warm", self.warm.is_none_or(|w| w <= 64), "0 to 64");
-        within(
-            "image",
-            self.image.as_deref().is_none_or(is_image),
-            "an image name without spaces",
-        );
-        within(
-            "entrypoint",
-            self.entrypoint.as_deref().is_none_or(is_entrypoint),
-            "a program and its arguments",
-        );
-        within("egress", self.egress.len() <= 64, "at most 64 hosts");
+        let mut problems = self.out_of_bounds();
+        problems.extend(self.egress_limits.out_of_bounds());
         let mut egress = Vec::new();
-        for host in &self.egress {
-            match host_and_port(host) {
-                Some(host) => egress.push(host),
-                None => problems.push(format!("egress: {host:?} is not a host name or host:port")),
+        for host in self.egress.iter().flatten() {
+            match host.parse::<Entry>() {
+                Ok(entry) => egress.push(entry.to_string()),
+                Err(bad) => problems.push(format!("egress: {bad}")),
             }
         }
         if !problems.is_empty() {
@@ -119,11 +115,104 @@ impl ContainerYaml {
             millicpus: self.cpus.map(|cpus| cpus.0),
             pids: self.pids,
             tmp_bytes: self.tmp.map(|size| size.0),
-            egress,
+            egress: self.egress.is_some().then_some(egress),
+            egress_limits: self.egress_limits.bounds(),
+            runtime: self.runtime,
             warm: self.warm,
             state: self.state,
         })
     }
+
+    fn out_of_bounds(&self) -> Vec<String> {
+        let size = |size: Option<Size>, least: u64| {
+            size.is_none_or(|size| (least..=1 << 40).contains(&size.0))
+        };
+        let rules = [
+            ("memory", size(self.memory, 8 * MIB), "8MiB to 1TiB"),
+            (
+                "cpus",
+                self.cpus.is_none_or(|c| (10..=256_000).contains(&c.0)),
+                "0.01 to 256",
+            ),
+            (
+                "pids",
+                self.pids.is_none_or(|p| (4..=32_768).contains(&p)),
+                "4 to 32768",
+            ),
+            ("tmp", size(self.tmp, 4096), "4KiB to 1TiB"),
+            ("warm", self.warm.is_none_or(|w| w <= 64), "0 to 64"),
+            (
+                "image",
+                self.image.as_deref().is_none_or(is_image),
+                "an image name without spaces",
+            ),
+            (
+                "entrypoint",
+                self.entrypoint.as_deref().is_none_or(is_entrypoint),
+                "a program and its arguments",
+            ),
+            (
+                "runtime",
+                self.runtime.as_deref().is_none_or(is_runtime),
+                "1 to 64 letters, digits, '.', '_', '-'",
+            ),
+            (
+                "egress",
+                self.egress.as_ref().is_none_or(|hosts| hosts.len() <= 64),
+                "at most 64 hosts",
+            ),
+        ];
+        broken(&rules)
+    }
+}
+
+impl EgressLimitsYaml {
+    fn out_of_bounds(&self) -> Vec<String> {
+        let hours = Duration::from_secs(1)..=Duration::from_hours(24);
+        let whole = |time: Span| hours.contains(&time.0) && time.0.subsec_nanos() == 0;
+        let rules = [
+            (
+                "egress_limits.connections",
+                self.connections.is_none_or(|c| (1..=1024).contains(&c)),
+                "1 to 1024",
+            ),
+            (
+                "egress_limits.bytes",
+                self.bytes.is_none_or(|b| (1024..=1 << 40).contains(&b.0)),
+                "1KiB to 1TiB",
+            ),
+            (
+                "egress_limits.time",
+                self.time.is_none_or(whole),
+                "whole seconds, 1s to 24h",
+            ),
+        ];
+        broken(&rules)
+    }
+
+    fn bounds(&self) -> EgressBounds {
+        let seconds = |time: Span| u32::try_from(time.0.as_secs()).ok();
+        EgressBounds {
+            connections: self.connections,
+            total_bytes: self.bytes.map(|bytes| bytes.0),
+            connection_seconds: self.time.and_then(seconds),
+        }
+    }
+}
+
+fn broken(rules: &[(&str, bool, &str)]) -> Vec<String> {
+    let broken = rules.iter().filter(|(_, holds, _)| !holds);
+    broken
+        .map(|(what, _, rule)| format!("{what} must be {rule}"))
+        .collect()
+}
+
+/// Whether this can be the name of an OCI runtime.
+pub fn is_runtime(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=64).contains(&name.len())
+        && name.bytes().all(known)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 fn is_image(image: &str) -> bool {
@@ -137,22 +226,6 @@ fn is_entrypoint(words: &[String]) -> bool {
         && words.first().is_some_and(|program| !program.is_empty())
 }
 
-/// `host` or `host:port` as `host:port`, in lower case; 443 where none is given.
-fn host_and_port(text: &str) -> Option<String> {
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port != 0)?),
-        None => (text, 443),
-    };
-    let label = |l: &str| {
-        (1..=63).contains(&l.len())
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    let valid = host.len() <= 253 && host.split('.').all(label);
-    valid.then(|| format!("{}:{port}", host.to_ascii_lowercase()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,14 +237,24 @@ mod tests {
     #[test]
     fn quantities_become_numbers() {
         let block = check(
-            "{memory: 128MiB, cpus: 0.5, pids: 64, tmp: 1MB, egress: [Example.com, 'nas.lan:8443']}",
+            "{memory: 128MiB, cpus: 0.5, pids: 64, tmp: 1MB, egress: [Example.com, 'nas.lan:8443', '*.Example.org:22'], egress_limits: {connections: 4, bytes: 10MiB, time: 1m}, runtime: runsc}",
         );
         let expected = Container {
             memory_bytes: Some(128 << 20),
             millicpus: Some(500),
             pids: Some(64),
             tmp_bytes: Some(1_000_000),
-            egress: vec!["example.com:443".into(), "nas.lan:8443".into()],
+            egress: Some(vec![
+                "example.com:443".into(),
+                "nas.lan:8443".into(),
+                "*.example.org:22".into(),
+            ]),
+            egress_limits: EgressBounds {
+                connections: Some(4),
+                total_bytes: Some(10 << 20),
+                connection_seconds: Some(60),
+            },
+            runtime: Some("runsc".into()),
             ..Container::default()
         };
         assert_eq!(block, Ok(expected));
@@ -179,9 +262,44 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_said_at_once() {
-        let problems =
-            check("{memory: 1, pids: 1, egress: ['https://x', '*.y', 'z:0'], entrypoint: []}")
-                .unwrap_err();
-        assert_eq!(problems.len(), 6, "{problems:?}");
+        let problems = check(
+            "{memory: 1, pids: 1, egress: ['https://x.y', '*y.z', 'z.y:0'], entrypoint: [], runtime: '../x', egress_limits: {connections: 0, bytes: 1, time: 500ms}}",
+        )
+        .unwrap_err();
+        assert_eq!(problems.len(), 10, "{problems:?}");
+    }
+
+    #[test]
+    fn egress_is_what_its_own_module_says() {
+        let one = |host: &str| check(&format!("{{egress: ['{host}']}}"));
+        for good in [
+            "*.a.example",
+            "*.a.example:22",
+            "a.example",
+            "192.0.2.7:8080",
+            "nas",
+            "a.example:443@192.0.2.7",
+        ] {
+            assert!(one(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "*",
+            "*.com",
+            "a.*.example",
+            "*a.example",
+            "*.*.example",
+            "a..example",
+            ".example",
+            "*.",
+            "",
+        ] {
+            assert!(one(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_host_at_all_is_something_else_than_not_said() {
+        assert_eq!(check("{egress: []}").unwrap().egress, Some(Vec::new()));
+        assert_eq!(check("{}").unwrap().egress, None);
     }
 }

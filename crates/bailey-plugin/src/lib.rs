@@ -3,12 +3,14 @@
 pub mod catalogue;
 mod container;
 pub mod discovery;
+pub mod egress;
 mod limits;
 pub mod manifest;
 pub mod protocol;
+pub mod rating;
 pub mod tree;
 
 pub use catalogue::Catalogue;
-pub use container::{Container, ContainerYaml, StateKind};
+pub use container::{Container, ContainerYaml, EgressBounds, StateKind, is_runtime};
 pub use limits::Limits;
 pub use manifest::Manifest;

@@ -3,6 +3,8 @@
 //! Nothing is left out: whatever lies in the folder is sealed and hashed, `__pycache__` too. Files and the folders that hold them are all
 //! there is; a link, socket, pipe or device is refused, and so is a folder that everybody may write.
 
+mod mark;
+mod open;
 mod pack;
 mod scan;
 
@@ -11,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bailey_types::Blake3;
+
+pub use mark::Mark;
 
 use crate::Manifest;
 
@@ -112,8 +116,7 @@ impl Tree {
 
     /// The base image that suits the entrypoint, by its first bytes: for plugins whose manifest does not name one. `None` if they tell nothing.
     pub fn suggested_image(&self, manifest: &Manifest) -> Result<Option<&'static str>, Error> {
-        let path = self.dir.join(manifest.entrypoint_path());
-        let start = scan::first_bytes(&path).map_err(|source| Error::Io { path, source })?;
+        let start = scan::first_bytes(&self.dir, manifest.entrypoint_path())?;
         if start.starts_with(b"\x7fELF") {
             return Ok(Some("none"));
         }

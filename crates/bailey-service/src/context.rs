@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bailey_trust::TrustFile;
-use bailey_types::{Clock, Service};
+use bailey_trust::{Lock, LockSource, TrustFile};
+use bailey_types::{Clock, Serial, Service};
 use futures::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -80,6 +80,22 @@ pub struct Context {
 }
 
 impl Context {
+    /// The lock of this stack. `seen` is the newest serial that the service remembers ([`Serial`] 0 where it remembers none); `view` makes
+    /// the service's own view of a lock, its error says why such a lock cannot be used.
+    pub fn lock<T>(
+        &self,
+        seen: Serial,
+        view: impl Fn(&Lock) -> Result<T, String> + Send + Sync + 'static,
+    ) -> LockSource<T> {
+        LockSource::new(
+            &self.settings.config_dir.join("bailey.lock"),
+            self.trust.signing.broker,
+            self.trust.stack.clone(),
+            seen,
+            view,
+        )
+    }
+
     /// See [`Process::spawn`].
     pub fn spawn(
         &self,

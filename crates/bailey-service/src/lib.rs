@@ -17,7 +17,7 @@ use bailey_types::Service;
 
 pub use context::{Context, Presence, Process, Readiness, Stopped};
 pub use flags::{NoArgs, Settings};
-pub use modes::{check_config_dir, check_secret_files};
+pub use modes::{check_config_dir, check_config_files, check_secret_files};
 
 use crate::context::Signals;
 use crate::flags::{Cli, Verb};
@@ -124,6 +124,7 @@ fn failed(name: &str, error: &anyhow::Error) -> ExitCode {
 
 fn check_files(settings: &Settings) -> anyhow::Result<TrustFile> {
     check_config_dir(&settings.config_dir)?;
+    check_config_files(&settings.config_dir)?;
     check_secret_files(&settings.secrets_dir)?;
     let trust = TrustFile::read(&settings.config_dir.join("trust.json"));
     Ok(trust.map_err(|e| Misconfigured(Chain(&e).to_string()))?)

@@ -1,4 +1,4 @@
-//! Whether files have the owner and the mode that they must have. A secret that others can read is none.
+//! Whether the files that a service starts with are as they must be. A secret that others can read is none.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -42,6 +42,15 @@ fn check_secret(path: &Path, metadata: &Metadata, uid: u32) -> Result<(), Miscon
 /// Refuses a configuration that everybody may write.
 pub fn check_config_dir(dir: &Path) -> Result<(), Misconfigured> {
     check_config(dir, 0)
+}
+
+/// Refuses a configuration that could never be locked. What is in force is the lock; a mistake in the files is told by every service, so that
+/// the operator hears of it wherever he looks first.
+pub fn check_config_files(dir: &Path) -> Result<(), Misconfigured> {
+    bailey_config::read_dir(dir)
+        .and_then(|files| bailey_config::parse(&files.texts))
+        .map(|_| ())
+        .map_err(|e| Misconfigured(e.to_string()))
 }
 
 fn check_config(path: &Path, depth: u32) -> Result<(), Misconfigured> {
@@ -126,5 +135,17 @@ mod tests {
                 .to_string()
                 .contains("a.yaml")
         );
+    }
+
+    #[test]
+    fn files_that_could_never_be_locked_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_config_files(dir.path()).is_err());
+        let path = dir.path().join("config.yaml");
+        fs::write(&path, "accounts:\n  default: {}\n").unwrap();
+        assert!(check_config_files(dir.path()).is_ok());
+        fs::write(&path, "accounts:\n  default: {surprise: 1}\n").unwrap();
+        let error = check_config_files(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.yaml:2:"), "{error}");
     }
 }

@@ -5,6 +5,8 @@
     reason = "a test that cannot be set up must fail"
 )]
 
+pub mod stranger;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;

@@ -51,6 +51,19 @@ pub struct LockedPlugin {
     pub uid: u32,
     /// Uid of its holders.
     pub holder_uid: u32,
+    /// Tells its state volumes apart: one more than before where the operator had the state reset.
+    #[serde(default)]
+    pub state_generation: u32,
+}
+
+impl LockedPlugin {
+    /// Uid and gid of its cells: its own, or the operator's where its account is credentialed.
+    pub fn user(&self) -> (u32, u32) {
+        match self.proposed.walls.mode {
+            Mode::Credentialed { uid, gid } => (uid, gid),
+            Mode::Confined | Mode::Unconfined => (self.uid, self.uid),
+        }
+    }
 }
 
 /// One plugin as the CLI proposes it.
@@ -75,7 +88,7 @@ pub struct ProposedPlugin {
     pub image: ImageId,
     /// What starts it, inside the image.
     pub entrypoint: Vec<String>,
-    /// Where it was read, for people.
+    /// The folder that it was read from. Policy looks whether that still holds what was sealed.
     pub source: String,
     /// The account it runs under.
     pub account: AccountName,
@@ -87,6 +100,70 @@ pub struct ProposedPlugin {
     pub egress: Vec<String>,
     /// Host paths it may see.
     pub host_paths: Vec<HostPath>,
+    /// How its cells are walled.
+    #[serde(default)]
+    pub walls: Walls,
+    /// Whether what it kept so far is left behind.
+    #[serde(default)]
+    pub reset_state: bool,
+}
+
+/// How the cells of a plugin are walled, beside what they may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Walls {
+    /// Of its account.
+    pub mode: Mode,
+    /// OCI runtime of its cells; unset: `runc`.
+    pub runtime: Option<String>,
+    /// HOME and working directory of its cells: one of the host paths. Unset: the cell's own.
+    pub home: Option<PathBuf>,
+    /// Most cells that are kept started and unused; 0 where it has state, egress or host paths.
+    pub warm: u32,
+    /// What a cell may use that runs as `untrusted` since the plugin's folder has changed; unset: there is no such account.
+    pub untrusted: Option<Limits>,
+    /// Bounds of what it may send and receive.
+    pub egress_limits: EgressLimits,
+}
+
+/// What an account's plugins are to the host (design, section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Mode {
+    /// A uid of the plugin's own, and nothing of the host.
+    #[default]
+    Confined,
+    /// The operator's uid and gid, and the host paths that are listed.
+    Credentialed {
+        /// Never 0.
+        uid: u32,
+        /// Never 0.
+        gid: u32,
+    },
+    /// The engine's default container: `service.unconfined`.
+    Unconfined,
+}
+
+/// Bounds of one call's egress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressLimits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Bytes in both directions, of the whole call.
+    pub total_bytes: u64,
+    /// Longest life of one connection, seconds.
+    pub connection_seconds: u32,
+}
+
+impl Default for EgressLimits {
+    fn default() -> Self {
+        Self {
+            connections: 16,
+            total_bytes: 1 << 30,
+            connection_seconds: 600,
+        }
+    }
 }
 
 /// A host path as it was resolved when it was locked.

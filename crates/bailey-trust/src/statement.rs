@@ -2,8 +2,8 @@
 
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{
-    AccountName, AttemptNumber, CommandName, DecisionId, EventType, ImageId, JobId, OriginId,
-    PipelineName, PluginName, Serial, Sha256, StepId, TicketId, Timestamp,
+    AccountName, AttemptNumber, CommandName, DecisionId, EventType, GrantId, ImageId, JobId,
+    OriginId, PipelineName, PluginName, Serial, Sha256, StepId, TicketId, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -220,6 +220,50 @@ impl Statement for Decision {
     const KIND: &'static str = "decision";
 }
 
+/// The account of a cell whose plugin's folder has changed since it was sealed: no secrets, no state, no egress, no host paths.
+pub const UNTRUSTED: &str = "untrusted";
+
+/// Policy's leave to start cells of a plugin before there is a request for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolGrant {
+    /// Its identity, as in the audit log.
+    pub id: GrantId,
+    /// The plugin (or alias).
+    pub plugin: PluginName,
+    /// The sealed image that may start.
+    pub image: ImageId,
+    /// Serial of the lock it was granted under.
+    pub lock_serial: Serial,
+    /// Most cells that may be started and unused at once.
+    pub cells: u32,
+    /// Start of validity.
+    pub issued_at: Timestamp,
+    /// End of validity, at most an hour after the start.
+    pub expires_at: Timestamp,
+}
+
+impl PoolGrant {
+    /// The longest that a grant may be valid.
+    pub const MAX_VALIDITY: std::time::Duration = std::time::Duration::from_hours(1);
+
+    /// Refuses a grant that is not valid at `now`, or that claims to be valid for too long.
+    pub fn check_time(&self, now: Timestamp) -> Result<(), StatementError> {
+        check_validity(
+            Self::KIND,
+            Self::MAX_VALIDITY,
+            self.issued_at,
+            self.expires_at,
+            now,
+        )
+    }
+}
+
+impl Statement for PoolGrant {
+    const DOMAIN: &'static str = "bailey/pool-grant/v1";
+    const KIND: &'static str = "pool grant";
+}
+
 /// What a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -284,9 +328,19 @@ fn check_time(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<(), StatementError> {
+    check_validity(kind, Decision::MAX_VALIDITY, from, until, now)
+}
+
+fn check_validity(
+    kind: &'static str,
+    longest: std::time::Duration,
+    from: Timestamp,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), StatementError> {
     // Containers of one host share its clock; a second covers a clock that is being slewed.
     let slack = std::time::Duration::from_secs(1);
-    let too_long = until > from.plus(Decision::MAX_VALIDITY);
+    let too_long = until > from.plus(longest);
     if too_long || now < from.minus(slack) || now > until {
         return Err(StatementError::NotNow {
             kind,

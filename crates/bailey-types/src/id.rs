@@ -63,6 +63,10 @@ id!(
     /// A launch ticket of the broker.
     TicketId
 );
+id!(
+    /// Policy's leave to keep cells of a plugin started.
+    GrantId
+);
 
 /// The serial of a signed lock. Only ever grows; a lock with a smaller one than was seen before is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ mod service;
 mod time;
 
 pub use hash::{Blake3, ImageId, Sha256};
-pub use id::{AttemptNumber, DecisionId, EventId, JobId, OriginId, Serial, TicketId};
+pub use id::{AttemptNumber, DecisionId, EventId, GrantId, JobId, OriginId, Serial, TicketId};
 pub use name::{
     AccountName, BadName, CommandName, EventType, PipelineName, PluginName, PrincipalName,
     ScheduleId, SecretName, StackId, StepId, TokenName,

@@ -86,6 +86,14 @@ impl Api {
         .success()
     }
 
+    /// DELETE, if it says that all is well.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.call(Method::DELETE, path, None, ANSWER_TIME)
+            .await?
+            .success()
+            .map(drop)
+    }
+
     /// One request; any status is an answer.
     pub(crate) async fn call(
         &self,

@@ -6,6 +6,8 @@ use bailey_types::{EventType, PluginName, PrincipalName, SecretName, StackId, To
 use bailey_yaml::Span;
 use clap::{Args, Parser, Subcommand};
 
+use crate::host_paths::Resolved;
+
 const EXAMPLES: &str = "\
 Examples:
   bailey status --wait                                  until every service is ready
@@ -148,8 +150,10 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginVerb {
-    /// List the plugins of the lock, with their commands
+    /// List the plugins of the lock, with their rating and commands
     List,
+    /// Show what is locked of a plugin, and how it is rated and why
+    Show(ShowArgs),
     /// Call a command of a plugin
     #[command(
         after_help = "Examples:\n  bailey plugin run echo poll --payload '{\"a\": 1}' --wait 30s\n  echo '{}' | bailey plugin run echo poll --payload -"
@@ -157,9 +161,11 @@ pub(crate) enum PluginVerb {
     Run(RunArgs),
     /// Seal plugins and sign what they are: preview first, then the same with the code that was shown
     #[command(
-        after_help = "Examples:\n  bailey plugin lock --all            preview; prints a code\n  bailey plugin lock --all K7MQ2XWA   commit exactly what was previewed\n  bailey plugin lock greet            one plugin; the rest and the configuration stay as they are locked\n  bailey plugin lock --all --yes      both in one go, for scripts"
+        after_help = "Examples:\n  bailey plugin lock --all            preview; prints a code\n  bailey plugin lock --all K7MQ2XWA   commit exactly what was previewed\n  bailey plugin lock greet            one plugin; the rest and the configuration stay as they are locked\n  bailey plugin lock --all --yes      both in one go, for scripts\n  bailey plugin lock notes --reset-state notes    and leave behind what it kept"
     )]
     Lock(LockArgs),
+    /// Let cells of a quarantined plugin be kept ready again, after what made them end is mended
+    Clear(ShowArgs),
 }
 
 #[derive(Debug, Args)]
@@ -190,9 +196,21 @@ pub(crate) struct LockArgs {
     /// Every enabled plugin, and the configuration
     #[arg(long)]
     pub(crate) all: bool,
+    /// Leave behind what this plugin kept so far, and start with nothing; may be given several times
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) reset_state: Vec<PluginName>,
     /// Preview and commit in one go
     #[arg(long)]
     pub(crate) yes: bool,
+    /// What host paths are, as the host's `bailey` tells the one in the container
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub(crate) host_paths: Option<Resolved>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The plugin
+    pub(crate) plugin: PluginName,
 }
 
 #[derive(Debug, Subcommand)]
@@ -315,6 +333,9 @@ pub(crate) struct ConfigLockArgs {
     /// Preview and commit in one go
     #[arg(long)]
     pub(crate) yes: bool,
+    /// What host paths are, as the host's `bailey` tells the one in the container
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub(crate) host_paths: Option<Resolved>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -28,11 +28,17 @@ pub(crate) async fn run(home: &Home, verb: Verb, out: &mut Out) -> anyhow::Resul
             verb: PluginVerb::List,
         } => plugin::list(home, out).await,
         Verb::Plugin {
+            verb: PluginVerb::Show(args),
+        } => plugin::show(home, &args, out).await,
+        Verb::Plugin {
             verb: PluginVerb::Run(args),
         } => plugin::run(home, &args, out).await,
         Verb::Plugin {
             verb: PluginVerb::Lock(args),
         } => Box::pin(lock::plugins(home, args, out)).await,
+        Verb::Plugin {
+            verb: PluginVerb::Clear(args),
+        } => plugin::clear(home, &args, out).await,
         Verb::Job {
             verb: JobVerb::List(args),
         } => job::list(home, &args, out).await,

@@ -5,9 +5,11 @@ mod cli;
 mod command;
 mod forward;
 mod home;
+mod host_paths;
 mod lock;
 mod manage;
 mod output;
+mod rated;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ fn is_misconfigured(error: &anyhow::Error) -> bool {
 fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
     let home = Home::new(cli.places);
     if !home.is_inside() && cli.verb.needs_sockets() {
+        let mut args = args;
+        args.extend(host_paths::arguments(&home, &cli.verb)?);
         return forward::to_container(&home, args, cli.verb.host_file());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,7 +83,7 @@ impl Verb {
         use crate::cli::{AuditVerb, ConfigVerb, PluginVerb};
         match self {
             Self::Vault { .. } | Self::Token { .. } => true,
-            Self::Plugin { verb } => matches!(verb, PluginVerb::Lock(_)),
+            Self::Plugin { verb } => matches!(verb, PluginVerb::Lock(_) | PluginVerb::Show(_)),
             Self::Config { verb } => matches!(verb, ConfigVerb::Lock(_)),
             // Without a copy of the log, the log is where only that container sees it.
             Self::Audit {

@@ -2,11 +2,14 @@
 //!
 //! Whatever could make a difference between the two is kept by the broker under the code: committing needs neither files nor seals.
 
+mod derived;
+mod engine;
 mod plan;
 mod present;
 mod preview;
 mod seal;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,16 +17,22 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use bailey_proto::management::v1::lock_service_client::LockServiceClient;
 use bailey_proto::management::v1::{ProposeRequest, SignRequest};
-use bailey_trust::{Lock, LockProposal, TrustFile};
+use bailey_trust::{Lock, LockProposal, ProposedPlugin, TrustFile};
 use bailey_types::PluginName;
 use tonic::transport::Channel;
 
 use crate::Misconfigured;
 use crate::cli::{ConfigLockArgs, LockArgs};
 use crate::home::Home;
+use crate::host_paths::Resolved;
+use crate::lock::derived::Terms;
 use crate::lock::preview::Preview;
 use crate::manage::{self, Admin, refused};
 use crate::output::{Done, Out};
+use crate::rated::{Grants, Rated};
+
+pub(crate) use present::read as present;
+pub(crate) use preview::shown;
 
 pub(crate) async fn plugins(home: &Home, args: LockArgs, out: &mut Out) -> anyhow::Result<Done> {
     let (only, code) = if args.all {
@@ -40,14 +49,18 @@ pub(crate) async fn plugins(home: &Home, args: LockArgs, out: &mut Out) -> anyho
         return session.commit(&code, out).await;
     }
     let present = present::read(home, &session.trust)?;
+    let reset_state: BTreeSet<_> = args.reset_state.into_iter().collect();
     let mut sealer = seal::Sealer::connect(home).await?;
     let proposal = match &only {
-        None => plan::all(&home.config_dir(), present.as_ref(), &mut sealer).await?,
+        None => {
+            let files = bailey_config::read_dir(&home.config_dir())?.texts;
+            let terms = terms(home, &files, args.host_paths, reset_state).await?;
+            plan::all(files, present.as_ref(), &terms, &mut sealer).await?
+        }
         Some(name) => {
-            let present = present.as_ref().ok_or_else(|| {
-                Misconfigured("nothing is locked yet: run `bailey plugin lock --all`".to_owned())
-            })?;
-            plan::one(name, present, &mut sealer).await?
+            let present = present.as_ref().ok_or_else(nothing_locked)?;
+            let terms = terms(home, &present.config_files, args.host_paths, reset_state).await?;
+            plan::one(name, present, &terms, &mut sealer).await?
         }
     };
     let again = only.map_or_else(
@@ -68,10 +81,10 @@ pub(crate) async fn config(
     if let Some(code) = args.code {
         return session.commit(&code, out).await;
     }
-    let present = present::read(home, &session.trust)?.ok_or_else(|| {
-        Misconfigured("nothing is locked yet: run `bailey plugin lock --all`".to_owned())
-    })?;
-    let proposal = plan::config_only(&home.config_dir(), &present)?;
+    let present = present::read(home, &session.trust)?.ok_or_else(nothing_locked)?;
+    let files = bailey_config::read_dir(&home.config_dir())?.texts;
+    let terms = terms(home, &files, args.host_paths, BTreeSet::new()).await?;
+    let proposal = plan::config_only(files, &present, &terms)?;
     session
         .propose(
             proposal,
@@ -81,6 +94,25 @@ pub(crate) async fn config(
             out,
         )
         .await
+}
+
+fn nothing_locked() -> Misconfigured {
+    Misconfigured("nothing is locked yet: run `bailey plugin lock --all`".to_owned())
+}
+
+/// What beside the files decides what is proposed.
+async fn terms(
+    home: &Home,
+    files: &BTreeMap<String, String>,
+    host_paths: Option<Resolved>,
+    reset_state: BTreeSet<PluginName>,
+) -> anyhow::Result<Terms> {
+    let config = bailey_config::parse(files)?;
+    Ok(Terms {
+        host_paths,
+        runtimes: engine::runtimes(home, &config).await?,
+        reset_state,
+    })
 }
 
 /// What a lock is made with.
@@ -125,7 +157,9 @@ impl<'a> Session<'a> {
         let lock: Lock =
             serde_json::from_slice(&answer.lock).context("reading the broker's preview")?;
         check_same(&proposal, &lock)?;
-        let preview = Preview::of(present, &lock);
+        let grants = Grants::ask(self.home, &self.admin).await?;
+        let before = present.map(|present| Rated::of(present, &grants));
+        let preview = Preview::of(before.as_ref(), &Rated::of(&lock, &grants));
         if self.home.json() {
             out.json(&preview.to_json(&answer.code))?;
         } else {
@@ -178,23 +212,31 @@ impl<'a> Session<'a> {
                 lock.plugins.len()
             ));
         }
+        engine::tidy(self.home).await;
         Ok(Done::Well)
     }
 }
 
-/// The broker fills in serial, uids and MACs; everything else it must leave as it was.
+/// The broker fills in serial, uids, MACs and the generation of the state, which `reset_state` raises; everything else it must leave as it was.
 fn check_same(proposal: &LockProposal, lock: &Lock) -> anyhow::Result<()> {
     let same_files = proposal.config_files == lock.config_files;
     let same_names = proposal.plugins.keys().eq(lock.plugins.keys());
     let same = proposal.plugins.iter().all(|(name, plugin)| {
         lock.plugins
             .get(name)
-            .is_some_and(|locked| locked.proposed == *plugin)
+            .is_some_and(|locked| kept(&locked.proposed) == kept(plugin))
     });
     if same_files && same_names && same {
         return Ok(());
     }
     bail!("the broker's preview is not what was proposed; nothing was signed")
+}
+
+fn kept(plugin: &ProposedPlugin) -> ProposedPlugin {
+    ProposedPlugin {
+        reset_state: false,
+        ..plugin.clone()
+    }
 }
 
 /// Replaces the lock, so that a reader finds the old one or the new one and never a part.

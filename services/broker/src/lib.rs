@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bailey_error::Chain;
 use bailey_mesh::{Authority, Mesh};
-use bailey_service::{Context, Misconfigured};
+use bailey_service::Context;
 use bailey_types::Service;
 
 use crate::manage::Gate;
@@ -47,7 +47,6 @@ pub struct Args {
 
 /// Runs the broker.
 pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
-    check_config(&ctx)?;
     let state = Arc::new(State::open(&ctx, args.certificate_lifetime.0)?);
     // The management socket needs neither mesh nor vault: it is where a sealed broker says so.
     let path = ctx.settings.management_socket(Service::Broker);
@@ -58,15 +57,6 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
     ctx.spawn("watch", watch(ctx.clone(), Arc::clone(&state)));
     ctx.spawn("join", join(ctx.clone(), state, args.enrol_listen));
     ctx.stopped().await
-}
-
-/// Files that no service could run with are refused here too, so that the operator hears of them wherever he looks first.
-fn check_config(ctx: &Context) -> anyhow::Result<()> {
-    let files = bailey_config::read_dir(&ctx.settings.config_dir);
-    let config = files.and_then(|files| bailey_config::parse(&files.texts));
-    config
-        .map(|_| ())
-        .map_err(|e| Misconfigured(e.to_string()).into())
 }
 
 /// Serves the mesh as soon as the age key opens the intermediate.

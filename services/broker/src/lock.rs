@@ -1,5 +1,8 @@
 //! Signing the lock: first a preview with a code, then the signature on exactly what was previewed.
 
+mod walls;
+
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -112,7 +115,10 @@ impl Notary {
         let mut plugins = BTreeMap::new();
         for (name, proposed) in proposal.plugins {
             let uids = give(&mut next, &name)?;
-            plugins.insert(name, locked(proposed, uids, &vault.nonce));
+            if proposed.reset_state {
+                uids.state_generation += 1;
+            }
+            plugins.insert(name, locked(proposed, *uids, &vault.nonce));
         }
         let lock = Lock {
             version: 1,
@@ -182,6 +188,8 @@ fn check_config(proposal: &LockProposal) -> Result<(), Error> {
             let why = format!("the plugin {name} runs as {there}, but is proposed as {here}");
             return Err(Error::Config(why));
         }
+        walls::check(&config, plugin, proposed)
+            .map_err(|why| Error::Config(format!("the plugin {name} {why}")))?;
     }
     match proposal
         .plugins
@@ -205,35 +213,42 @@ fn merged(vault: &LockState, present: Option<&Lock>) -> LockState {
         let uids = Uids {
             uid: plugin.uid,
             holder_uid: plugin.holder_uid,
+            state_generation: plugin.state_generation,
         };
-        state.uids.entry(name.clone()).or_insert(uids);
+        let known = state.uids.entry(name.clone()).or_insert(uids);
+        known.state_generation = known.state_generation.max(uids.state_generation);
     }
     state
 }
 
-fn give(state: &mut LockState, plugin: &PluginName) -> Result<Uids, Error> {
-    if let Some(uids) = state.uids.get(plugin) {
-        return Ok(*uids);
+fn give<'a>(state: &'a mut LockState, plugin: &PluginName) -> Result<&'a mut Uids, Error> {
+    let next = state.next_uid;
+    match state.uids.entry(plugin.clone()) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(_) if next + 1 > Notary::LAST_UID => Err(Error::NoUid),
+        Entry::Vacant(new) => {
+            state.next_uid += 2;
+            Ok(new.insert(Uids {
+                uid: next,
+                holder_uid: next + 1,
+                state_generation: 0,
+            }))
+        }
     }
-    let uids = Uids {
-        uid: state.next_uid,
-        holder_uid: state.next_uid + 1,
-    };
-    if uids.holder_uid > Notary::LAST_UID {
-        return Err(Error::NoUid);
-    }
-    state.next_uid += 2;
-    state.uids.insert(plugin.clone(), uids);
-    Ok(uids)
 }
 
 fn locked(proposed: ProposedPlugin, uids: Uids, nonce: &Nonce) -> LockedPlugin {
     let tree_mac = tree_mac(nonce, &proposed.tree_blake3);
     LockedPlugin {
-        proposed,
+        // Done with this lock: whoever proposes the same again does not mean to reset it again.
+        proposed: ProposedPlugin {
+            reset_state: false,
+            ..proposed
+        },
         tree_mac,
         uid: uids.uid,
         holder_uid: uids.holder_uid,
+        state_generation: uids.state_generation,
     }
 }
 

@@ -60,13 +60,7 @@ impl State {
             consumed: Consumed::new(CONSUMED_LIMIT),
         };
         // The vault's own serial is compared with each lock at each ticket, so nothing needs to be remembered here.
-        let lock = LockSource::new(
-            &settings.config_dir.join("bailey.lock"),
-            trust.signing.broker,
-            trust.stack.clone(),
-            Serial(0),
-            of_lock,
-        );
+        let lock = ctx.lock(Serial(0), of_lock);
         Ok(Self {
             vault,
             office,

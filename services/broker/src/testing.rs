@@ -52,5 +52,7 @@ pub(crate) fn proposed(name: &str) -> ProposedPlugin {
         state: StateKind::None,
         egress: Vec::new(),
         host_paths: Vec::new(),
+        walls: bailey_trust::Walls::default(),
+        reset_state: false,
     }
 }

@@ -1,38 +1,35 @@
 #![doc = include_str!("../README.md")]
 
-use std::convert::Infallible;
+pub mod address;
+mod door;
+mod grant;
+mod hello;
+mod lease;
+pub mod outside;
+mod pass;
+mod refusals;
+mod stack;
+mod tunnel;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bailey_mesh::{Auditor, Mesh};
 use bailey_service::Context;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
-/// Connections at once; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 64;
-const HEAD_LIMIT_BYTES: usize = 16 << 10;
-const MAX_HEADERS: usize = 64;
-/// How long a head may take.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Longest name in the audit log.
-const MAX_NAME: usize = 260;
+use crate::lease::Leases;
+use crate::outside::{Internet, Outside};
+
+/// How often the lock is looked at, of which a look costs one `stat`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Flags beside those that all services have.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where clients ask for a way out
+    /// Where the stack's own services ask for a way out
     #[arg(long, default_value = "0.0.0.0:7002")]
     pub proxy_listen: SocketAddr,
 }
@@ -42,103 +39,47 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.proxy_listen).await;
     let listener = listener.with_context(|| format!("listening on {}", args.proxy_listen))?;
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
-    serve(ctx, listener, mesh.auditor()).await
+    serve(ctx, listener, mesh.auditor(), Arc::new(Internet::new())).await
 }
 
-/// Refuses what comes in at `listener` until the service stops.
-pub async fn serve(ctx: Context, listener: TcpListener, auditor: Auditor) -> anyhow::Result<()> {
-    ctx.spawn("proxy", accept(ctx.clone(), listener, auditor));
+/// Serves holders at `egress/egress.sock`, with `outside` beyond, and the stack at `listener`, until the service stops.
+pub async fn serve(
+    ctx: Context,
+    listener: TcpListener,
+    auditor: Auditor,
+    outside: Arc<dyn Outside>,
+) -> anyhow::Result<()> {
+    let path = ctx.settings.run_dir.join("egress/egress.sock");
+    let holders = door::bind(&path).with_context(|| format!("opening {}", path.display()))?;
+    let leases = Arc::new(Leases::new(&ctx));
+    let door = Arc::new(door::Door::new(leases, outside, auditor.clone()));
+    ctx.spawn(
+        "stack's clients",
+        stack::refuse_everything(ctx.clone(), listener, auditor),
+    );
+    ctx.spawn(
+        "holders",
+        door::serve(ctx.clone(), holders, Arc::clone(&door)),
+    );
+    ctx.spawn("watch", watch(ctx.clone(), door));
     ctx.ready();
     ctx.stopped().await
 }
 
-async fn accept(ctx: Context, listener: TcpListener, auditor: Auditor) -> anyhow::Result<()> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Says when the lock cannot be used, ends what a new one takes away, and sums up refusals.
+async fn watch(ctx: Context, door: Arc<door::Door>) -> anyhow::Result<()> {
+    let mut seen = None;
+    let mut every = tokio::time::interval(WATCH_EVERY);
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async {
-            let place = place.await.context("waiting for a place")?;
-            anyhow::Ok((place, listener.accept().await))
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted?,
-            () = ctx.shutdown.cancelled() => return Ok(()),
-        };
-        let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Descriptors are short until another connection ends.
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
+        tokio::select! {
+            _ = every.tick() => {}
+            () = ctx.shutdown.cancelled() => {
+                door.summarise(None);
+                return Ok(());
             }
-        };
-        let (auditor, shutdown) = (auditor.clone(), ctx.shutdown.clone());
-        ctx.spawn("proxy connection", async move {
-            tokio::select! {
-                () = refuse_all(stream, client, auditor) => {}
-                () = shutdown.cancelled() => {}
-            }
-            drop(place);
-            Ok(())
-        });
+        }
+        ctx.trouble("lock", door.leases.lock_trouble());
+        seen = door.leases.review(seen);
+        door.summarise(Some(Instant::now()));
     }
-}
-
-async fn refuse_all(stream: TcpStream, client: SocketAddr, auditor: Auditor) {
-    let service = service_fn(move |request| {
-        let answer = refuse(&request, client, &auditor);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(HEAD_LIMIT_BYTES)
-        // One refusal a connection: a body that nobody reads cannot pass for the next request.
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = serving.await {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// The host that was asked for, never a path or a query: those can hold secrets.
-fn target(request: &Request<Incoming>) -> String {
-    let uri = request.uri().authority().map(http::uri::Authority::as_str);
-    let header = || request.headers().get(http::header::HOST)?.to_str().ok();
-    let name = uri.or_else(header).unwrap_or_default();
-    // `user:password@host` is of the authority too.
-    let host = name.rsplit_once('@').map_or(name, |(_, host)| host);
-    host.chars().take(MAX_NAME).collect()
-}
-
-fn refuse(
-    request: &Request<Incoming>,
-    client: SocketAddr,
-    auditor: &Auditor,
-) -> Response<Full<Bytes>> {
-    let (method, host) = (request.method().as_str(), target(request));
-    tracing::warn!(
-        http.method = method,
-        egress.host = host,
-        "refused a way out to {host}: nothing is granted"
-    );
-    let fields = json!({ "client": client.ip().to_string(), "method": method, "host": host });
-    auditor.append_refusal("egress.refused", &fields);
-    let problem = json!({
-        "type": "about:blank",
-        "title": "no egress is granted",
-        "status": StatusCode::FORBIDDEN.as_u16(),
-        "detail": "Nothing in this stack may reach a host outside yet.",
-    });
-    let mut answer = Response::new(Full::new(Bytes::from(problem.to_string())));
-    *answer.status_mut() = StatusCode::FORBIDDEN;
-    let headers = answer.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
 }

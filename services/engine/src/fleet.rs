@@ -32,6 +32,8 @@ struct Runner {
     missing: HashMap<Lease, Instant>,
     trouble: String,
     posture: String,
+    /// Plugins that it starts nothing of.
+    quarantined: BTreeSet<String>,
     /// Number of the connection, and the way to it; `None` while it is away.
     link: Option<(u64, Link)>,
     heard_at: Instant,
@@ -46,6 +48,8 @@ pub struct Heartbeat {
     pub trouble: String,
     /// Outcome of its boot gate.
     pub posture: String,
+    /// Plugins that it starts nothing of.
+    pub quarantined: BTreeSet<String>,
 }
 
 /// Leases that the engine and a runner do not agree on.
@@ -75,6 +79,17 @@ pub struct Overview {
     pub trouble: String,
     /// Outcome of the boot gate; empty: unknown.
     pub posture: String,
+}
+
+/// Why a plugin cannot be cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCleared {
+    /// Nobody is there to do it.
+    #[error("no runner is connected")]
+    NoRunner,
+    /// There is nothing to clear.
+    #[error("the runner has not quarantined that plugin")]
+    NotQuarantined,
 }
 
 impl Fleet {
@@ -147,6 +162,7 @@ impl Fleet {
         runner.heard_at = now;
         runner.trouble.clone_from(&said.trouble);
         runner.posture.clone_from(&said.posture);
+        runner.quarantined.clone_from(&said.quarantined);
         let mut found = Disagreement::default();
         found.cancelled.extend(said.held.difference(&runner.held));
         // An assignment may be on its way while the heartbeat is made, so one silence means nothing.
@@ -212,6 +228,31 @@ impl Fleet {
         true
     }
 
+    /// Tells whoever has quarantined the plugin that its cells may be kept ready again.
+    pub fn clear(&self, plugin: &str, message: &LeaseResponse) -> Result<(), NotCleared> {
+        let runners = self.runners();
+        let connected: Vec<_> = runners
+            .values()
+            .filter_map(|runner| Some((runner, &runner.link.as_ref()?.1)))
+            .collect();
+        if connected.is_empty() {
+            return Err(NotCleared::NoRunner);
+        }
+        let mut holding = connected
+            .iter()
+            .filter(|(runner, _)| runner.quarantined.contains(plugin))
+            .peekable();
+        if holding.peek().is_none() {
+            return Err(NotCleared::NotQuarantined);
+        }
+        for (_, link) in holding {
+            // A runner that does not read is as good as away.
+            link.try_send(Ok(message.clone()))
+                .map_err(|_| NotCleared::NoRunner)?;
+        }
+        Ok(())
+    }
+
     /// An attempt has ended.
     pub fn release(&self, lease: Lease) {
         for runner in self.runners().values_mut() {
@@ -266,6 +307,7 @@ impl Runner {
             missing: HashMap::new(),
             trouble: String::new(),
             posture: String::new(),
+            quarantined: BTreeSet::new(),
             link: None,
             heard_at: Instant::now(),
         }

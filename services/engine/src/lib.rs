@@ -24,7 +24,6 @@ use anyhow::Context as _;
 use bailey_mesh::Mesh;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
 use bailey_service::Context;
-use bailey_trust::LockSource;
 use bailey_types::{Serial, Service};
 
 use crate::fleet::Fleet;
@@ -34,7 +33,6 @@ pub use state::Options;
 
 /// Runs the engine until it is told to stop.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
-    lock::check_files(&ctx.settings.config_dir)?;
     let mesh = Mesh::join(&ctx).await?;
     serve(ctx, mesh, Options::default()).await
 }
@@ -76,15 +74,13 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
             running.len()
         );
     }
-    let lock = ctx.settings.config_dir.join("bailey.lock");
-    let (keys, stack) = (ctx.trust.signing.clone(), ctx.trust.stack.clone());
     let policy = DecisionServiceClient::new(mesh.channel(Service::Policy))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Ok(State::new(Parts {
         db,
-        lock: LockSource::new(&lock, keys.broker, stack, Serial(0), view::parse),
-        keys,
+        lock: ctx.lock(Serial(0), view::parse),
+        keys: ctx.trust.signing.clone(),
         clock: ctx.clock.clone(),
         fleet: Fleet::new(running, options.lease_expiry),
         options,

@@ -3,6 +3,7 @@
 mod intake;
 mod lease;
 mod message;
+mod plugin;
 mod query;
 mod tend;
 
@@ -10,6 +11,7 @@ use std::str::FromStr;
 
 use bailey_proto::engine::v1::intake_service_server::IntakeServiceServer;
 use bailey_proto::engine::v1::lease_service_server::LeaseServiceServer;
+use bailey_proto::engine::v1::plugin_service_server::PluginServiceServer;
 use bailey_proto::engine::v1::query_service_server::QueryServiceServer;
 use bailey_proto::engine::v1::retention_service_server::RetentionServiceServer;
 use bailey_proto::engine::v1::schedule_service_server::ScheduleServiceServer;
@@ -41,6 +43,7 @@ pub fn routes(state: &State, ctx: &Context) -> Routes {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
+        .add_service(PluginServiceServer::new(api.clone()))
         .add_service(ScheduleServiceServer::new(api.clone()))
         .add_service(RetentionServiceServer::new(api))
 }

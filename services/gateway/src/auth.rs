@@ -22,6 +22,8 @@ pub mod scopes {
     pub const INVOKE_READ: &[&str] = &["plugin:invoke:ro", "plugin:rw", "*"];
     /// Calling a command that writes.
     pub const INVOKE_WRITE: &[&str] = &["plugin:rw", "*"];
+    /// Letting cells of a quarantined plugin be kept ready again.
+    pub const CLEAR: &[&str] = &["plugin:rw", "*"];
     /// Reading jobs.
     pub const JOBS: &[&str] = &["jobs:status:ro", "jobs:rw", "*"];
     /// Reading what jobs answered.

@@ -105,6 +105,7 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(health::healthz))
         .routes(routes!(plugin::list))
         .routes(routes!(plugin::detail))
+        .routes(routes!(plugin::clear))
         .routes(routes!(call::call))
         .routes(routes!(event::emit, stream::follow))
         .routes(routes!(job::list))
@@ -134,14 +135,15 @@ async fn metrics(
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Takes the whole body within its limits before anything else is done with the request.
+/// Looks at the lock for the request, and takes its whole body within its limits, before anything else is done with it.
 async fn body(
     Shared(state): Shared<State>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let limits = state.limits();
-    let limit_bytes = usize::try_from(state.api().max_body_size_bytes).unwrap_or(usize::MAX);
+    let (limits, view) = (state.limits(), state.view());
+    let limit_bytes = usize::try_from(view.api.max_body_size_bytes).unwrap_or(usize::MAX);
+    request.extensions_mut().insert(view);
     let (head, body) = request.into_parts();
     let announced = HttpBody::size_hint(&body).upper();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
@@ -248,72 +250,4 @@ fn secure(response: &mut Response, request_id: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bailey_test::TestStack;
-    use bailey_types::Service;
-    use tower::ServiceExt as _;
-
-    use super::*;
-    use crate::limits::Limits;
-
-    #[test]
-    fn a_client_makes_no_new_names_for_figures() {
-        assert_eq!(method_name(&Method::POST), "POST");
-        assert_eq!(method_name(&Method::from_bytes(b"X1234").unwrap()), "other");
-        assert_eq!(method_name(&Method::from_bytes(b"get").unwrap()), "other");
-    }
-
-    #[tokio::test]
-    #[expect(clippy::disallowed_methods, reason = "the test awaits its own tasks")]
-    async fn bodies_of_strangers_do_not_fill_the_memory() {
-        // Given a gateway with room for two of the largest bodies, and two strangers who never end theirs
-        let stack = TestStack::new();
-        let ctx = stack.context(Service::Gateway);
-        let limits = Limits {
-            all_bodies_bytes: 2 << 20,
-            body_timeout: Duration::from_secs(2),
-            ..Limits::default()
-        };
-        let (clock, shutdown) = (ctx.clock.clone(), ctx.shutdown.clone());
-        stack.write_config("config.yaml", "plugin_roots: [/plugins]\n");
-        let key = ctx.trust.signing.broker;
-        let api = bailey_trust::LockSource::new(
-            &ctx.settings.config_dir.join("bailey.lock"),
-            key,
-            ctx.trust.stack.clone(),
-            bailey_types::Serial(0),
-            |_| Ok(bailey_config::Api::default()),
-        );
-        let state = State::new(stack.join(&ctx), api, limits, clock, shutdown);
-        let router = router(&state, Ingress::Local);
-        let ask = |method: &str, body: Body| {
-            let request = Request::builder().method(method).uri("/events");
-            let request = request.header("host", "localhost").body(body).unwrap();
-            tokio::spawn(router.clone().oneshot(request))
-        };
-        let endless = || {
-            let begun = futures::stream::once(async { Ok::<_, std::io::Error>("{") });
-            Body::from_stream(futures::StreamExt::chain(begun, futures::stream::pending()))
-        };
-        let strangers = [ask("POST", endless()), ask("POST", endless())];
-        tokio::time::sleep(Duration::from_millis(300)).await;
-
-        // When a third one sends another: it waits, and what is small or has no body does not
-        let third = ask("POST", Body::from(format!("{{}}{}", " ".repeat(50_000))));
-        let small = ask("POST", Body::from("{}")).await.unwrap().unwrap();
-        assert_eq!(small.status(), StatusCode::BAD_REQUEST);
-        let reader = ask("GET", Body::empty()).await.unwrap().unwrap();
-        assert_eq!(reader.status(), StatusCode::UNAUTHORIZED);
-        assert!(!third.is_finished());
-
-        // Then it has its turn when they are gone
-        for stranger in strangers {
-            let answer = stranger.await.unwrap().unwrap();
-            assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
-        }
-        let status = third.await.unwrap().unwrap().status();
-        assert_eq!(status, StatusCode::BAD_REQUEST);
-    }
-}
+mod tests;

@@ -8,14 +8,13 @@ mod listener;
 mod metrics;
 mod problem;
 mod state;
+mod view;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bailey_config::Api;
 use bailey_mesh::Mesh;
-use bailey_service::{Context, Misconfigured};
-use bailey_trust::LockSource;
+use bailey_service::Context;
 use bailey_types::Serial;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::ingress::Ingress;
 use crate::limits::Limits;
 use crate::state::State;
+use crate::view::View;
 
 /// Where the two ways in are served.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,7 +55,7 @@ pub async fn serve(ctx: Context, mesh: Mesh, args: Args) -> anyhow::Result<()> {
     let limits = Limits::default();
     let state = State::new(
         mesh,
-        api(&ctx)?,
+        ctx.lock(Serial(0), View::of),
         limits.clone(),
         ctx.clock.clone(),
         ctx.shutdown.clone(),
@@ -71,20 +71,6 @@ pub async fn serve(ctx: Context, mesh: Mesh, args: Args) -> anyhow::Result<()> {
     }
     ctx.ready();
     ctx.stopped().await
-}
-
-/// `api:` of the locked configuration. A configuration on disk that could never be locked stops the start.
-fn api(ctx: &Context) -> anyhow::Result<LockSource<Api>> {
-    let files = bailey_config::read_dir(&ctx.settings.config_dir)
-        .map_err(|e| Misconfigured(e.to_string()))?;
-    bailey_config::parse(&files.texts).map_err(|e| Misconfigured(e.to_string()))?;
-    let path = ctx.settings.config_dir.join("bailey.lock");
-    let (key, stack) = (ctx.trust.signing.broker, ctx.trust.stack.clone());
-    Ok(LockSource::new(&path, key, stack, Serial(0), |lock| {
-        bailey_config::parse(&lock.config_files)
-            .map(|config| config.api)
-            .map_err(|e| e.to_string())
-    }))
 }
 
 /// Binds the one address that `name` stands for.

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bailey_config::Api;
 use bailey_mesh::{Mesh, MeshChannel};
 use bailey_plugin::Catalogue;
 use bailey_proto::broker::v1::presence_service_client::PresenceServiceClient;
 use bailey_proto::broker::v1::token_service_client::TokenServiceClient;
 use bailey_proto::engine::v1 as engine;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
+use bailey_proto::engine::v1::plugin_service_client::PluginServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
 use bailey_trust::LockSource;
 use bailey_types::{Clock, Service, Timestamp};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
+use crate::view::View;
 
 /// How long a catalogue is used before it is asked for again.
 const CATALOGUE_AGE: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     mesh: Mesh,
-    api: LockSource<Api>,
+    lock: LockSource<Arc<View>>,
     limits: Limits,
     clock: Clock,
     started_at: Timestamp,
@@ -54,7 +55,7 @@ impl State {
     /// The state of one gateway.
     pub fn new(
         mesh: Mesh,
-        api: LockSource<Api>,
+        lock: LockSource<Arc<View>>,
         limits: Limits,
         clock: Clock,
         shutdown: CancellationToken,
@@ -62,7 +63,7 @@ impl State {
         let started_at = clock.now();
         Self(Arc::new(Inner {
             mesh,
-            api,
+            lock,
             waiting: Arc::default(),
             bodies: Arc::new(Semaphore::new(limits.all_bodies_bytes >> 10)),
             streaming: Arc::new(Semaphore::new(limits.concurrent_streams)),
@@ -86,6 +87,11 @@ impl State {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// What an operator does to plugins, at the engine.
+    pub fn plugins(&self) -> PluginServiceClient<MeshChannel> {
+        PluginServiceClient::new(self.0.mesh.channel(Service::Engine))
+    }
+
     /// The broker's tokens.
     pub fn tokens(&self) -> TokenServiceClient<MeshChannel> {
         TokenServiceClient::new(self.0.mesh.channel(Service::Broker))
@@ -101,12 +107,11 @@ impl State {
         &self.0.limits
     }
 
-    /// `api:` of the locked configuration; its defaults until something is locked.
-    pub fn api(&self) -> Api {
-        self.0
-            .api
-            .current()
-            .map(|loaded| loaded.view.clone())
+    /// The locked configuration now. A request looks once, and goes by that to its end.
+    pub fn view(&self) -> Arc<View> {
+        let current = self.0.lock.current();
+        current
+            .map(|loaded| Arc::clone(&loaded.view))
             .unwrap_or_default()
     }
 
@@ -167,9 +172,8 @@ impl State {
         Ok(catalogue)
     }
 
-    /// A place among those who wait for a job: at most `api.max_concurrent_sync` at a time.
-    pub fn wait_permit(&self) -> Result<WaitPermit, Problem> {
-        let limit = self.api().max_concurrent_sync;
+    /// A place among those who wait for a job: at most `limit` (`api.max_concurrent_sync`) at a time.
+    pub fn wait_permit(&self, limit: u32) -> Result<WaitPermit, Problem> {
         let taken = self.0.waiting.fetch_add(1, Ordering::SeqCst);
         // Made before the check, so that what was counted is counted out again.
         let permit = WaitPermit(Arc::clone(&self.0.waiting));

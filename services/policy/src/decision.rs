@@ -6,8 +6,10 @@ use std::time::Duration;
 use bailey_error::Chain;
 use bailey_mesh::Auditor;
 use bailey_proto::trust::v1::Signed;
-use bailey_trust::{Decision, Loaded, LockSource, SigningKey, TrustFile, sign};
-use bailey_types::{Clock, DecisionId, Sha256};
+use bailey_trust::{
+    Decision, Loaded, LockSource, ProposedPlugin, SigningKey, TrustFile, UNTRUSTED, sign,
+};
+use bailey_types::{AccountName, Clock, DecisionId, Sha256};
 use rand::RngCore as _;
 use serde_json::json;
 
@@ -15,10 +17,12 @@ use crate::broker::Broker;
 use crate::db;
 use crate::db::memory::Memory;
 use crate::denial::{Denial, Reason};
+use crate::drift::{self, Folders};
 use crate::error::Error;
 use crate::grounds::{self, Call, Grounds, Uses, Within};
 use crate::ledger::Ledger;
 use crate::lock::{self, View};
+use crate::pool::Grants;
 
 /// How long a decision is valid.
 const VALIDITY: Duration = Decision::MAX_VALIDITY;
@@ -38,6 +42,8 @@ pub(crate) struct State {
     pub(crate) key: SigningKey,
     pub(crate) db: bailey_db::Db,
     pub(crate) lock: Arc<LockSource<View>>,
+    pub(crate) folders: Folders,
+    pub(crate) grants: Grants,
     pub(crate) ledger: Ledger,
 }
 
@@ -55,12 +61,16 @@ pub(crate) async fn decide(policy: &State, call: &Call) -> Result<Result<Allowed
         Ok(found) => found,
         Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
+    let reach = match reach(policy, call, &loaded).await? {
+        Ok(reach) => reach,
+        Err(denial) => return Ok(Err(denied(policy, call, denial))),
+    };
     let epoch = policy.broker.epoch().await?;
     let decision = DecisionId::new();
     if let Err(denial) = take(policy, call, &grounds, decision, &loaded).await? {
         return Ok(Err(denied(policy, call, denial)));
     }
-    match allow(policy, call, grounds, &loaded, (decision, epoch)).await {
+    match allow(policy, call, (grounds, reach), &loaded, (decision, epoch)).await {
         Ok(allowed) => Ok(Ok(allowed)),
         Err(error) => {
             take_back(policy, decision).await;
@@ -77,6 +87,44 @@ fn find(policy: &State, call: &Call) -> Result<Result<Found, Denial>, Error> {
         Err(error) => return lock::unusable(error).map(Err),
     };
     Ok(grounds::find(call, &policy.trust, &loaded).map(|grounds| (loaded, grounds)))
+}
+
+/// What the cell of a call may reach: what was locked for the plugin, or nothing where its folder has changed since.
+struct Reach {
+    account: AccountName,
+    egress: Vec<String>,
+}
+
+async fn reach(
+    policy: &State,
+    call: &Call,
+    loaded: &Arc<Loaded<View>>,
+) -> Result<Result<Reach, Denial>, Error> {
+    let locked = proposed(call, loaded)?;
+    let Some(drift) = policy.folders.drift(&call.plugin, loaded).await? else {
+        return Ok(Ok(Reach {
+            account: locked.account.clone(),
+            egress: locked.egress.clone(),
+        }));
+    };
+    let accounts = &loaded.view.config.accounts;
+    let untrusted = accounts.keys().find(|name| name.as_str() == UNTRUSTED);
+    Ok(
+        match untrusted.filter(|_| locked.walls.untrusted.is_some()) {
+            Some(account) => Ok(Reach {
+                account: account.clone(),
+                egress: Vec::new(),
+            }),
+            None => Err(Reason::Drifted.because(drift::sentence(&call.plugin, &drift))),
+        },
+    )
+}
+
+fn proposed<'a>(call: &Call, loaded: &'a Loaded<View>) -> Result<&'a ProposedPlugin, Error> {
+    let locked = loaded.lock.plugins.get(&call.plugin);
+    let locked =
+        locked.ok_or_else(|| Error::Malformed(format!("{} is not locked", call.plugin)))?;
+    Ok(&locked.proposed)
 }
 
 /// Uses up what the call uses, for its job. Using it again for the same job is right: a job has several attempts.
@@ -173,7 +221,7 @@ async fn take_ground(
 async fn allow(
     policy: &State,
     call: &Call,
-    grounds: Grounds,
+    (grounds, reach): (Grounds, Reach),
     loaded: &Loaded<View>,
     (id, broker_epoch): (DecisionId, String),
 ) -> Result<Allowed, Error> {
@@ -184,13 +232,7 @@ async fn allow(
         request,
         ..
     } = grounds;
-    let locked = loaded
-        .lock
-        .plugins
-        .get(&call.plugin)
-        .map(|plugin| &plugin.proposed);
-    let locked =
-        locked.ok_or_else(|| Error::Malformed(format!("{} is not locked", call.plugin)))?;
+    let image = proposed(call, loaded)?.image;
     let mut nonce = [0; 16];
     rand::rngs::OsRng.fill_bytes(&mut nonce);
     let mut decision = Decision {
@@ -204,9 +246,9 @@ async fn allow(
         command: call.command.clone(),
         request_sha256: Sha256::of(&request),
         lock_serial: loaded.lock.serial,
-        image: locked.image,
-        account: locked.account.clone(),
-        egress: locked.egress.clone(),
+        image,
+        account: reach.account,
+        egress: reach.egress,
         contract,
         broker_epoch,
         audit_index: 0,

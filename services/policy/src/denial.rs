@@ -61,6 +61,10 @@ reasons! {
     EdgeUsedUp = "edge_used_up";
     /// The job was decided about as often as its retries can explain.
     AttemptsUsedUp = "attempts_used_up";
+    /// The plugin's folder has changed since it was sealed, and there is no account `untrusted`.
+    Drifted = "drifted";
+    /// No cells of the plugin may be started ahead.
+    NotPooled = "not_pooled";
 }
 
 impl Reason {

@@ -36,6 +36,8 @@ pub(crate) enum Error {
     Db(#[from] sqlx::Error),
     #[error("writing JSON")]
     Json(#[from] serde_json::Error),
+    #[error("looking at the plugin's folder")]
+    Folder(#[source] tokio::task::JoinError),
     #[error("signing the decision")]
     Sign(#[source] StatementError),
 }
@@ -54,7 +56,7 @@ impl Classify for Error {
             | Self::Stopping
             | Self::Lock(_) => Kind::Unavailable,
             Self::Busy => Kind::ResourceExhausted,
-            Self::Db(_) | Self::Json(_) | Self::Sign(_) => Kind::Internal,
+            Self::Db(_) | Self::Json(_) | Self::Folder(_) | Self::Sign(_) => Kind::Internal,
         }
     }
 }

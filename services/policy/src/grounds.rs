@@ -96,7 +96,8 @@ pub(crate) fn find(
     trust: &TrustFile,
     loaded: &Loaded<View>,
 ) -> Result<Grounds, Denial> {
-    let plugin = locked(call, loaded)?;
+    let plugin = locked(&call.plugin, loaded)?;
+    check_command(call, plugin)?;
     let members = Members::read(&call.request, call.job, &call.command)?;
     let (principal, contract, origin, uses) = match &call.asked_by {
         AskedBy::Origin(signed) => {
@@ -127,8 +128,11 @@ pub(crate) fn find(
 
 type Found = (String, String, DecisionOrigin, Uses);
 
-fn locked<'a>(call: &Call, loaded: &'a Loaded<View>) -> Result<&'a LockedPlugin, Denial> {
-    let name = &call.plugin;
+/// The plugin as it is locked, if its configuration agrees with that.
+pub(crate) fn locked<'a>(
+    name: &PluginName,
+    loaded: &'a Loaded<View>,
+) -> Result<&'a LockedPlugin, Denial> {
     let plugin = loaded
         .lock
         .plugins
@@ -145,12 +149,15 @@ fn locked<'a>(call: &Call, loaded: &'a Loaded<View>) -> Result<&'a LockedPlugin,
             format!("{name} was locked for the account {locked}, its configuration names {wanted}");
         return Err(Reason::NotLockedAccount.because(detail));
     }
-    if access(plugin, &call.command).is_none() {
-        return Err(
-            Reason::NoSuchCommand.because(format!("{name} has no command {}", call.command))
-        );
-    }
     Ok(plugin)
+}
+
+fn check_command(call: &Call, plugin: &LockedPlugin) -> Result<(), Denial> {
+    if access(plugin, &call.command).is_some() {
+        return Ok(());
+    }
+    let (name, command) = (&call.plugin, &call.command);
+    Err(Reason::NoSuchCommand.because(format!("{name} has no command {command}")))
 }
 
 fn access(plugin: &LockedPlugin, command: &CommandName) -> Option<Access> {

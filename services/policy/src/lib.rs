@@ -4,10 +4,12 @@ mod broker;
 mod db;
 mod decision;
 mod denial;
+mod drift;
 mod error;
 mod grounds;
 mod ledger;
 mod lock;
+mod pool;
 mod request;
 mod rpc;
 
@@ -22,14 +24,15 @@ use tokio::net::TcpListener;
 
 use crate::broker::Broker;
 use crate::decision::State;
+use crate::drift::Folders;
 use crate::ledger::Ledger;
+use crate::pool::Grants;
 
 /// The schema of `/data/policy.db`.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// Runs the service until it is told to stop.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
-    lock::check_files(&ctx.settings.config_dir)?;
     let listener = bailey_mesh::bind(ctx.settings.listen).context("binding the mesh port")?;
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
     serve(ctx, mesh, listener).await
@@ -53,8 +56,10 @@ pub async fn serve(ctx: Context, mesh: Mesh, listener: TcpListener) -> anyhow::R
         .await
         .context("reading policy.db")?;
     drop(tx);
-    let lock = Arc::new(lock::source(&ctx, memory.lock_serial));
+    let lock = Arc::new(ctx.lock(memory.lock_serial, lock::View::of));
     lock::watch(&ctx, lock.clone());
+    let folders = Folders::new(mesh.auditor(), ctx.clock.clone());
+    folders.watch(&ctx, lock.clone());
     let ledger = Ledger::start(
         &ctx,
         mesh.channel(Service::Audit),
@@ -70,6 +75,8 @@ pub async fn serve(ctx: Context, mesh: Mesh, listener: TcpListener) -> anyhow::R
         key,
         db,
         lock,
+        folders,
+        grants: Grants::default(),
         ledger,
     };
     let (serving, routes) = (ctx.clone(), rpc::routes(state));

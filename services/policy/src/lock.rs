@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailey_config::Config;
-use bailey_service::{Context, Misconfigured};
+use bailey_service::Context;
 use bailey_trust::{Lock, LockSource, LockSourceError, strict_json};
-use bailey_types::{PluginName, Serial};
+use bailey_types::PluginName;
 
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
@@ -42,25 +42,6 @@ impl View {
             plugin_configs,
         })
     }
-}
-
-/// Refuses a configuration on disk that could never be locked.
-pub(crate) fn check_files(config_dir: &Path) -> Result<(), Misconfigured> {
-    let files = bailey_config::read_dir(config_dir).map_err(|e| Misconfigured(e.to_string()))?;
-    bailey_config::parse(&files.texts).map_err(|e| Misconfigured(e.to_string()))?;
-    Ok(())
-}
-
-/// The lock of this stack; one with a smaller serial than `seen` is refused.
-pub(crate) fn source(ctx: &Context, seen: Serial) -> LockSource<View> {
-    let path = ctx.settings.config_dir.join("bailey.lock");
-    LockSource::new(
-        &path,
-        ctx.trust.signing.broker,
-        ctx.trust.stack.clone(),
-        seen,
-        View::of,
-    )
 }
 
 /// What having no usable lock means for a decision.

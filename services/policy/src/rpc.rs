@@ -1,4 +1,4 @@
-//! `DecisionService`: translates.
+//! `DecisionService` and `PoolService`: translates.
 
 use std::sync::Arc;
 
@@ -7,12 +7,15 @@ use bailey_proto::policy::v1 as proto;
 use bailey_proto::policy::v1::decide_request::AskedBy as ProtoAskedBy;
 use bailey_proto::policy::v1::decide_response::Outcome;
 use bailey_proto::policy::v1::decision_service_server::{DecisionService, DecisionServiceServer};
+use bailey_proto::policy::v1::grant_pool_response;
+use bailey_proto::policy::v1::pool_service_server::{PoolService, PoolServiceServer};
 use bailey_types::AttemptNumber;
 use tonic::{Request, Response, Status};
 
 use crate::decision::{self, State};
 use crate::error::Error;
 use crate::grounds::{AskedBy, Call, Place};
+use crate::pool;
 use crate::request::LIMIT_BYTES;
 
 /// Longest instance id and event type.
@@ -22,13 +25,32 @@ const MAX_TEXT_BYTES: usize = 256;
 const MAX_MESSAGE_BYTES: usize = LIMIT_BYTES + (2 << 20);
 
 pub(crate) fn routes(state: State) -> tonic::service::Routes {
-    let service = DecisionServiceServer::new(Rpc(Arc::new(state)))
+    let state = Arc::new(state);
+    let decisions = DecisionServiceServer::new(Rpc(Arc::clone(&state)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    tonic::service::Routes::new(service)
+    tonic::service::Routes::new(decisions).add_service(PoolServiceServer::new(Rpc(state)))
 }
 
 struct Rpc(Arc<State>);
+
+#[tonic::async_trait]
+impl PoolService for Rpc {
+    async fn grant_pool(
+        &self,
+        request: Request<proto::GrantPoolRequest>,
+    ) -> Result<Response<proto::GrantPoolResponse>, Status> {
+        let plugin = parse(&request.into_inner().plugin).map_err(|e| status(&e))?;
+        let granted = pool::grant(&self.0, &plugin).await;
+        let outcome = match granted.map_err(|e| status(&e))? {
+            Ok(signed) => grant_pool_response::Outcome::Grant(signed),
+            Err(denial) => grant_pool_response::Outcome::Denied(denial.into()),
+        };
+        Ok(Response::new(proto::GrantPoolResponse {
+            outcome: Some(outcome),
+        }))
+    }
+}
 
 #[tonic::async_trait]
 impl DecisionService for Rpc {
@@ -54,9 +76,6 @@ impl DecisionService for Rpc {
 }
 
 fn call(request: proto::DecideRequest) -> Result<Call, Error> {
-    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Error> {
-        text.parse().map_err(|e| Error::Malformed(format!("{e}")))
-    }
     if request.attempt == 0 {
         return Err(Error::Malformed("the first attempt is 1".into()));
     }
@@ -91,4 +110,8 @@ fn call(request: proto::DecideRequest) -> Result<Call, Error> {
         },
         step: step.transpose()?,
     })
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(|e| Error::Malformed(format!("{e}")))
 }

@@ -4,6 +4,8 @@ use bailey_cell::launch::Control;
 use bollard::container::LogOutput;
 use bytes::Bytes;
 
+use crate::answer::{self, Answer, Scanner};
+
 /// What a plugin may print, bytes (reference: ductile 1.6).
 pub const STDOUT_LIMIT_BYTES: usize = 10 << 20;
 /// What is kept of its standard error, bytes; the rest is read and dropped.
@@ -22,25 +24,49 @@ pub struct Collector {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     control: Option<Control>,
+    scanner: Scanner,
+    /// What the whole document is, once there is one that is an answer.
+    answer: Option<Answer>,
+    is_taken: bool,
+    late_bytes: usize,
 }
 
 impl Collector {
     /// Takes one frame.
     pub fn take(&mut self, frame: LogOutput) -> Result<(), BadFrame> {
         match frame {
-            LogOutput::StdOut { message } => {
-                // One byte more than allowed tells that there was more.
-                keep(&mut self.stdout, &message, STDOUT_LIMIT_BYTES + 1);
+            LogOutput::StdOut { message } if self.is_taken => {
+                let meant = message.iter().filter(|byte| !byte.is_ascii_whitespace());
+                self.late_bytes = self.late_bytes.saturating_add(meant.count());
             }
+            LogOutput::StdOut { message } => self.hear(&message),
+            LogOutput::StdErr { .. } if self.is_taken => {}
             LogOutput::StdErr { message } => {
                 keep(&mut self.stderr, &message, STDERR_LIMIT_BYTES);
             }
-            LogOutput::StdIn { message } if self.control.is_none() => {
-                self.control = Some(control(&message)?);
+            LogOutput::StdIn { message } => {
+                let said = control(&message)?;
+                match (&self.control, &said) {
+                    (None, _)
+                    | (Some(Control::Granted(_)), Control::Launched(_) | Control::Refused(_)) => {
+                        self.control = Some(said);
+                    }
+                    (Some(_), _) => return Err(BadFrame),
+                }
             }
-            LogOutput::StdIn { .. } | LogOutput::Console { .. } => return Err(BadFrame),
+            LogOutput::Console { .. } => return Err(BadFrame),
         }
         Ok(())
+    }
+
+    fn hear(&mut self, message: &[u8]) {
+        // One byte more than allowed tells that there was more.
+        keep(&mut self.stdout, message, STDOUT_LIMIT_BYTES + 1);
+        let was_whole = self.scanner.end().is_some();
+        self.scanner.push(message);
+        if let (false, Some(end)) = (was_whole, self.scanner.end()) {
+            self.answer = self.stdout.get(..end).and_then(answer::read);
+        }
     }
 
     /// Whether the cell printed more than it may.
@@ -48,14 +74,34 @@ impl Collector {
         self.stdout.len() > STDOUT_LIMIT_BYTES
     }
 
-    /// What socket-proxy said, if it has.
+    /// Whether the cell has begun to answer. What it writes to standard error is no answer: many warn about something while they start.
+    pub fn has_spoken(&self) -> bool {
+        !self.stdout.is_empty()
+    }
+
+    /// What socket-proxy said last, if it has.
     pub fn control(&self) -> Option<&Control> {
         self.control.as_ref()
     }
 
-    /// Standard output and standard error, as far as they were kept.
-    pub fn into_output(self) -> (Bytes, Bytes) {
-        (self.stdout.into(), self.stderr.into())
+    /// What the cell answered, once that is whole. More behind it than white space makes any answer a failure.
+    pub fn answer(&self) -> Option<Answer> {
+        match self.answer {
+            Some(Answer::Ok) if self.scanner.has_trailing() => Some(Answer::Error),
+            answer => answer,
+        }
+    }
+
+    /// Standard output and standard error, as far as they were kept. What comes from now on is late.
+    pub fn take_output(&mut self) -> (Bytes, Bytes) {
+        self.is_taken = true;
+        let (stdout, stderr) = (&mut self.stdout, &mut self.stderr);
+        (std::mem::take(stdout).into(), std::mem::take(stderr).into())
+    }
+
+    /// Bytes on standard output after its answer was taken, white space not counted.
+    pub fn late_bytes(&self) -> usize {
+        self.late_bytes
     }
 }
 
@@ -69,7 +115,7 @@ fn control(message: &[u8]) -> Result<Control, BadFrame> {
         return Err(BadFrame);
     }
     match Control::from_json(message) {
-        Ok(Control::Launched(false)) | Err(_) => Err(BadFrame),
+        Ok(Control::Launched(false) | Control::Granted(false)) | Err(_) => Err(BadFrame),
         Ok(control) => Ok(control),
     }
 }
@@ -97,7 +143,7 @@ mod tests {
         assert!(!collector.overflowed());
         collector.take(stdout(70_000)).unwrap();
         assert!(collector.overflowed());
-        assert_eq!(collector.into_output().0.len(), STDOUT_LIMIT_BYTES + 1);
+        assert_eq!(collector.take_output().0.len(), STDOUT_LIMIT_BYTES + 1);
     }
 
     #[test]
@@ -108,7 +154,7 @@ mod tests {
             collector.take(LogOutput::StdErr { message }).unwrap();
         }
         assert!(!collector.overflowed());
-        assert_eq!(collector.into_output().1.len(), STDERR_LIMIT_BYTES);
+        assert_eq!(collector.take_output().1.len(), STDERR_LIMIT_BYTES);
     }
 
     #[test]
@@ -118,7 +164,7 @@ mod tests {
         collector.take(said(r#"{"launched":true}"#)).unwrap();
         collector.take(stdout(1)).unwrap();
         assert_eq!(collector.control(), Some(&Control::Launched(true)));
-        assert_eq!(collector.into_output().0.len(), 3);
+        assert_eq!(collector.take_output().0.len(), 3);
     }
 
     #[test]
@@ -139,6 +185,7 @@ mod tests {
             r#"{"launched":false}"#,
             r#"{"launched":true,"x":1}"#,
             "true",
+            r#"{"granted":false}"#,
         ] {
             assert!(Collector::default().take(said(text)).is_err(), "{text}");
         }
@@ -153,9 +200,41 @@ mod tests {
     }
 
     #[test]
-    fn socket_proxy_speaks_once() {
+    fn socket_proxy_speaks_once_and_once_more_where_it_granted_first() {
         let mut collector = Collector::default();
+        collector.take(said(r#"{"granted":true}"#)).unwrap();
         collector.take(said(r#"{"launched":true}"#)).unwrap();
+        assert_eq!(collector.control(), Some(&Control::Launched(true)));
         assert!(collector.take(said(r#"{"refused":"late"}"#)).is_err());
+        assert!(collector.take(said(r#"{"granted":true}"#)).is_err());
+    }
+
+    fn answered(pieces: &[&'static str]) -> Collector {
+        let mut collector = Collector::default();
+        for piece in pieces {
+            let message = Bytes::from_static(piece.as_bytes());
+            collector.take(LogOutput::StdOut { message }).unwrap();
+        }
+        collector
+    }
+
+    #[test]
+    fn an_answer_counts_when_it_is_whole_and_nothing_is_behind_it() {
+        let ok = r#"{"status":"ok","result":"x"}"#;
+        assert_eq!(answered(&[ok, "\n"]).answer(), Some(Answer::Ok));
+        assert_eq!(answered(&[ok, " {"]).answer(), Some(Answer::Error));
+        assert_eq!(answered(&[r#"{"status":"#]).answer(), None);
+        assert_eq!(answered(&["{}"]).answer(), None);
+    }
+
+    #[test]
+    fn what_comes_after_the_answer_was_taken_is_late_and_not_kept() {
+        let mut collector = answered(&[r#"{"status":"ok","result":"x"}"#]);
+        assert!(!collector.take_output().0.is_empty());
+        collector.take(stdout(3)).unwrap();
+        let message = Bytes::from_static(b" \n");
+        collector.take(LogOutput::StdOut { message }).unwrap();
+        assert_eq!(collector.late_bytes(), 3);
+        assert!(collector.take_output().0.is_empty());
     }
 }

@@ -7,6 +7,8 @@ use bailey_types::{AttemptNumber, JobId, PluginName};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::container::Cell;
+use crate::kept::Key;
 use crate::watch::Stop;
 
 /// How long a running cell is let be when the runner stops. The rest of the runner's own time is for removing it.
@@ -32,13 +34,13 @@ pub struct Attempt {
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The plugin ended by itself (or was killed for printing too much).
+    /// The plugin answered, or ended by itself (or was killed for printing too much).
     Finished {
         /// At most one byte more than allowed.
         stdout: Bytes,
         /// At most what is kept.
         stderr: Bytes,
-        /// Its exit code.
+        /// Its exit code; 0 where it had answered before it ended.
         exit_code: i64,
         /// Whether it ran out of memory.
         out_of_memory: bool,
@@ -83,28 +85,72 @@ impl Trouble {
     }
 }
 
+/// How the container of an attempt came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartKind {
+    /// Made for this attempt, with everything of its own.
+    Cold,
+    /// Made for this attempt, in a network namespace that was there.
+    Held,
+    /// Started before there was an attempt.
+    Warm,
+}
+
+impl StartKind {
+    /// As in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Held => "held",
+            Self::Warm => "warm",
+        }
+    }
+}
+
 /// How long each phase took; zero where it did not happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Making and attaching.
+    /// How its container came to be; `None` where there was none.
+    pub kind: Option<StartKind>,
+    /// Making and attaching, its holder too where it got one of its own.
     pub create: Duration,
     /// The broker's ticket.
     pub ticket: Duration,
-    /// Starting.
+    /// Until socket-proxy had taken the request, and starting where it did not run.
     pub start: Duration,
-    /// From the request to the end.
+    /// From the request to the answer, or to the end.
     pub run: Duration,
 }
 
 /// One attempt, done.
-#[derive(Debug)]
 pub struct Done {
     /// What became of it.
     pub outcome: Outcome,
     /// How long it took.
     pub timings: Timings,
-    /// Why its container is still there; `None` where it is not.
-    pub leftover: Option<String>,
+    /// Its container, to be parted with; `None` where there is none.
+    pub remains: Option<Remains>,
+}
+
+/// The container of an attempt that is done.
+pub struct Remains {
+    /// The container.
+    pub cell: Cell,
+    /// Whose it is.
+    pub plugin: PluginName,
+    /// As what.
+    pub key: Key,
+    /// How it is parted with.
+    pub parting: Parting,
+}
+
+/// How a cell is parted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It has answered: it may end by itself.
+    Gentle,
+    /// At once.
+    Prompt,
 }
 
 /// What stops a cell early.

@@ -1,20 +1,21 @@
 //! Looks after the runner's footing: whether Docker answers, whether its walls stand, whether something of an earlier life is left.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bailey_cell::Identity;
 use bailey_config::Config;
+use bailey_proto::engine::v1::Clear;
 use bailey_service::Context;
-use bailey_trust::LockSource;
-use bailey_types::{AttemptNumber, JobId, StackId};
+use bailey_trust::{Loaded, LockSource};
+use bailey_types::Serial;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attempt::Trouble;
 use crate::docker::{Engine, Error};
-use crate::gate;
+use crate::gate::{self, Posture};
+use crate::quarantine::{Held, Quarantine};
+use crate::reconcile::Reconciler;
 
 /// How often a footing that seems good is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// At most this many doublings: 8 s.
 const DOUBLINGS: u32 = 5;
 
+/// What is known of Docker before anybody asked.
+const NOT_ASKED: &str = "Docker was not asked yet";
+
 /// What the engine is told with each heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -32,42 +36,24 @@ pub struct Standing {
     pub trouble: String,
     /// Outcome of the boot gate; empty until it ran.
     pub posture: String,
-}
-
-/// The attempts that may have a container now.
-#[derive(Clone, Debug, Default)]
-pub struct Running(Arc<Mutex<BTreeSet<(JobId, AttemptNumber)>>>);
-
-impl Running {
-    fn set(&self) -> std::sync::MutexGuard<'_, BTreeSet<(JobId, AttemptNumber)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An attempt that is about to make its container.
-    pub fn begin(&self, job: JobId, attempt: AttemptNumber) {
-        self.set().insert((job, attempt));
-    }
-
-    /// An attempt whose container is removed, or given up to the next clean-up.
-    pub fn end(&self, job: JobId, attempt: AttemptNumber) {
-        self.set().remove(&(job, attempt));
-    }
-
-    fn holds(&self, identity: &Identity) -> bool {
-        match identity {
-            Identity::Cell { job, attempt, .. } => self.set().contains(&(*job, *attempt)),
-            // Probes are made and removed between two clean-ups.
-            Identity::Probe { .. } => false,
-        }
-    }
+    /// Plugins none of whose jobs can start.
+    pub quarantined: Vec<Held>,
+    /// Whether Docker answers and nothing of an earlier life is left.
+    pub is_docker_well: bool,
 }
 
 #[derive(Debug)]
 struct Vitals {
     /// Some until Docker has answered and the leftovers are gone.
     docker: Option<String>,
+    /// Whether the log says that Docker is away, and not yet that it is back.
+    alerted: bool,
     broker: Option<String>,
     walls: Option<gate::Walls>,
+    /// Serial of the lock that the walls were last looked at for.
+    gated: Option<Serial>,
+    /// What was last said of the lock and the posture in the log.
+    announced: Option<(Serial, Posture)>,
     /// Failures since a cell last got its request.
     failures: u32,
     asked: Option<Instant>,
@@ -77,9 +63,8 @@ struct Vitals {
 pub struct Care {
     ctx: Context,
     engine: Engine,
-    stack: StackId,
     lock: Arc<LockSource<Config>>,
-    running: Running,
+    reconciler: Arc<Reconciler>,
     vitals: Mutex<Vitals>,
     wake: tokio::sync::Notify,
     standing: watch::Sender<Standing>,
@@ -87,26 +72,23 @@ pub struct Care {
 
 impl Care {
     /// Nothing is known yet, so nothing can start.
-    pub fn new(
-        ctx: &Context,
-        engine: Engine,
-        lock: Arc<LockSource<Config>>,
-        running: Running,
-    ) -> Self {
-        let docker = Some("Docker was not asked yet".to_owned());
+    pub fn new(ctx: &Context, reconciler: Arc<Reconciler>) -> Self {
+        let docker = Some(NOT_ASKED.to_owned());
         let vitals = Vitals {
             docker,
+            alerted: false,
             broker: None,
             walls: None,
+            gated: None,
+            announced: None,
             failures: 0,
             asked: None,
         };
         let care = Self {
             ctx: ctx.clone(),
-            engine,
-            stack: ctx.trust.stack.clone(),
-            lock,
-            running,
+            engine: reconciler.engine.clone(),
+            lock: Arc::clone(&reconciler.lock),
+            reconciler,
             vitals: Mutex::new(vitals),
             wake: tokio::sync::Notify::new(),
             standing: watch::Sender::new(Standing::default()),
@@ -118,6 +100,44 @@ impl Care {
     /// The standing now, and each change of it.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// Whether a cell may be made now: the boot gate, against the lock of this moment.
+    pub fn admit(&self) -> Result<(), Trouble> {
+        let other = |text: String| Trouble::Other(text);
+        let loaded = self.lock.current().map_err(|e| other(e.to_string()))?;
+        let posture = gate::posture(&loaded.view, self.vitals().walls.as_ref());
+        posture
+            .refusal()
+            .map_or(Ok(()), |refusal| Err(other(refusal)))
+    }
+
+    /// Lets cells of a plugin be kept ready again that ended too often.
+    pub fn clear(&self, clear: &Clear) {
+        // The engine passes on what somebody typed; a name that is none holds nothing.
+        let Ok(plugin) = clear.plugin.parse() else {
+            return;
+        };
+        if self.quarantine().clear(&plugin, &clear.principal) {
+            self.reconciler.keeper.wake();
+        }
+    }
+
+    /// Waits until Docker answers and nothing of an earlier life is left.
+    pub async fn until_docker_is_well(&self) {
+        let mut standing = self.standing();
+        if standing
+            .wait_for(|standing| standing.is_docker_well)
+            .await
+            .is_err()
+        {
+            // The sender lives as long as this borrow.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn quarantine(&self) -> &Quarantine {
+        &self.reconciler.quarantine
     }
 
     /// A cell got its request: all is well.
@@ -144,6 +164,7 @@ impl Care {
 
     /// Runs until the runner stops.
     pub async fn tend(&self) {
+        let mut held = self.quarantine().held();
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -151,6 +172,8 @@ impl Care {
                 () = tokio::time::sleep(wait) => self.look().await,
                 // The next wait is that of a failure.
                 () = self.wake.notified() => {}
+                // The quarantine lives as long as this borrow.
+                Ok(()) = held.changed() => self.judge(),
             }
         }
     }
@@ -167,13 +190,16 @@ impl Care {
     }
 
     async fn look(&self) {
+        let serial = self.lock.current().ok().map(|loaded| loaded.lock.serial);
         let (unwell, stale) = {
             let vitals = self.vitals();
             let stale = vitals.asked.is_none_or(|asked| asked.elapsed() >= PING);
-            (vitals.docker.is_some(), stale)
+            // The gate stands before each lock, not only before the first.
+            let is_new = serial.is_some() && serial != vitals.gated;
+            (vitals.docker.is_some() || is_new, stale)
         };
         let looked = match (unwell, stale) {
-            (true, _) => self.recover().await,
+            (true, _) => self.recover(serial).await,
             (false, true) => self.engine.ping().await,
             (false, false) => Ok(()),
         };
@@ -193,67 +219,72 @@ impl Care {
             }
         }
         self.judge();
-    }
-
-    async fn recover(&self) -> Result<(), Error> {
-        self.engine.ping().await?;
-        self.clean_up().await?;
-        // Another engine may have come back than the one that went.
-        let walls = gate::probe(&self.engine, &self.stack).await?;
-        tracing::info!("the engine's walls: {walls}");
-        self.vitals().walls = Some(walls);
-        Ok(())
-    }
-
-    /// Removes every container of this stack that no attempt of this life has.
-    async fn clean_up(&self) -> Result<(), Error> {
-        let listed = self.engine.list(&self.stack).await?;
-        // Only now: what began since was not listed, what ended since is not there.
-        for container in listed {
-            let Some(identity) = container
-                .identity
-                .filter(|identity| !self.running.holds(identity))
-            else {
-                continue;
-            };
-            tracing::info!(container.id = %container.id, "removing a leftover {}", identity.kind());
-            self.engine.remove(&container.id).await?;
+        if unwell {
+            self.reconciler.keeper.wake();
         }
+    }
+
+    /// What is to be done before anything runs: at start, after Docker was away, and under each new lock.
+    async fn recover(&self, serial: Option<Serial>) -> Result<(), Error> {
+        self.engine.ping().await?;
+        self.reconciler.pass().await?;
+        if let Ok(loaded) = self.lock.current() {
+            self.quarantine().follow(&loaded.lock);
+        }
+        // Another engine may have come back than the one that went.
+        let roster = &self.reconciler.roster;
+        let walls = gate::probe(&self.engine, &self.reconciler.stack, roster).await?;
+        tracing::info!("the engine's walls: {walls}");
+        let mut vitals = self.vitals();
+        vitals.walls = Some(walls);
+        vitals.gated = serial;
         Ok(())
     }
 
     /// Makes the standing of what is known now.
     fn judge(&self) {
-        let standing = {
-            let vitals = self.vitals();
-            let posture = self
-                .lock
-                .current()
-                .map(|lock| posture(&lock.view, vitals.walls.as_ref()));
-            let docker = vitals.docker.as_ref().map(|text| format!("docker: {text}"));
-            let (posture, refusal) = match posture {
-                Ok(posture) => (
-                    posture.clone(),
-                    posture.starts_with("refused").then_some(posture),
-                ),
-                Err(error) => (String::new(), Some(error.to_string())),
-            };
-            let trouble = docker
-                .or_else(|| vitals.broker.clone())
-                .or(refusal)
-                .unwrap_or_default();
-            Standing { trouble, posture }
-        };
+        let standing = self.assess();
         let trouble = Some(standing.trouble.clone()).filter(|trouble| !trouble.is_empty());
         self.ctx.trouble("cells", trouble);
+        let held: Vec<_> = standing
+            .quarantined
+            .iter()
+            .map(|held| held.reason.as_str())
+            .collect();
+        self.ctx.trouble(
+            "quarantine",
+            Some(held.join("; ")).filter(|text| !text.is_empty()),
+        );
         self.standing.send_if_modified(|old| {
             let changed = *old != standing;
-            if changed && old.posture != standing.posture && !standing.posture.is_empty() {
-                tracing::info!(posture = %standing.posture, "posture: {}", standing.posture);
-            }
             *old = standing;
             changed
         });
+    }
+
+    fn assess(&self) -> Standing {
+        let mut vitals = self.vitals();
+        alert(&mut vitals);
+        let docker = vitals.docker.as_ref().map(|text| format!("docker: {text}"));
+        let is_docker_well = docker.is_none();
+        let (posture, refusal) = match self.lock.current() {
+            Ok(loaded) => {
+                let posture = gate::posture(&loaded.view, vitals.walls.as_ref());
+                announce(&mut vitals.announced, &loaded, &posture);
+                (posture.to_string(), posture.refusal())
+            }
+            Err(error) => (String::new(), Some(error.to_string())),
+        };
+        let trouble = docker
+            .or_else(|| vitals.broker.clone())
+            .or(refusal)
+            .unwrap_or_default();
+        Standing {
+            trouble,
+            posture,
+            quarantined: self.quarantine().held().borrow().clone(),
+            is_docker_well,
+        }
     }
 
     fn vitals(&self) -> std::sync::MutexGuard<'_, Vitals> {
@@ -261,35 +292,42 @@ impl Care {
     }
 }
 
-/// The boot gate: what the engine can do, against what the configuration wants (design, section 3).
-fn posture(config: &Config, walls: Option<&gate::Walls>) -> String {
-    match (config.service.unconfined, config.accounts.is_empty(), walls) {
-        (true, _, _) => "unconfined".to_owned(),
-        (false, true, _) => "refused: no accounts are configured".to_owned(),
-        (false, false, None) => String::new(),
-        (false, false, Some(gate::Walls::Stand)) => "confined".to_owned(),
-        (false, false, Some(gate::Walls::Missing(why))) => format!("refused: {why}"),
+/// Says once that Docker is away, and once that it is back.
+fn alert(vitals: &mut Vitals) {
+    match (&vitals.docker, vitals.alerted) {
+        (Some(error), false) if error != NOT_ASKED => {
+            tracing::warn!(%error, "Docker cannot be used; nothing is started or removed until it can");
+            vitals.alerted = true;
+        }
+        (None, true) => {
+            tracing::info!("Docker can be used again");
+            vitals.alerted = false;
+        }
+        (Some(_) | None, _) => {}
+    }
+}
+
+/// One line for the posture and one for each warning, at each boot and for each new lock.
+fn announce(announced: &mut Option<(Serial, Posture)>, loaded: &Loaded<Config>, posture: &Posture) {
+    let serial = loaded.lock.serial;
+    if *posture == Posture::Unknown || *announced == Some((serial, posture.clone())) {
+        return;
+    }
+    let is_new = announced.as_ref().is_none_or(|(said, _)| *said != serial);
+    *announced = Some((serial, posture.clone()));
+    match posture {
+        Posture::Unconfined => tracing::warn!(%posture, "posture: {posture}"),
+        Posture::Refused(_) => tracing::error!(%posture, "posture: {posture}"),
+        Posture::Unknown | Posture::Confined | Posture::Hybrid(_) => {
+            tracing::info!(%posture, "posture: {posture}");
+        }
+    }
+    if is_new {
+        for warning in bailey_config::warnings(&loaded.view) {
+            tracing::warn!("{warning}");
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(text: &str) -> Config {
-        let files = [(bailey_config::ROOT.to_owned(), text.to_owned())];
-        bailey_config::parse(&files.into()).unwrap()
-    }
-
-    #[test]
-    fn accounts_and_walls_together_confine_and_one_alone_refuses() {
-        let accounts = config("accounts:\n  default: {}\n");
-        let none = config("service: {}\n");
-        let fallen = gate::Walls::Missing("no seccomp".into());
-        assert_eq!(posture(&accounts, Some(&gate::Walls::Stand)), "confined");
-        assert_eq!(posture(&accounts, Some(&fallen)), "refused: no seccomp");
-        assert_eq!(posture(&accounts, None), "");
-        assert!(posture(&none, Some(&gate::Walls::Stand)).starts_with("refused"));
-        assert!(posture(&none, Some(&fallen)).starts_with("refused"));
-    }
-}
+mod tests;

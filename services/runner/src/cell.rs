@@ -1,143 +1,148 @@
-//! The life of one cell: made, attached, started, fed, watched, removed.
+//! The life of one cell with a job: made or taken, fed, started, watched until it has answered.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailey_cell::Seat;
 use bailey_cell::launch::{Control, Envelope};
-use bailey_cell::{Cell, Spec};
 use bailey_config::Config;
-use bailey_trust::{Decision, LockSource, LockedPlugin, StatementError, VerifyingKey, verify};
-use bailey_types::StackId;
+use bailey_trust::{
+    Decision, Loaded, LockSource, LockedPlugin, ProposedPlugin, StateKind, StatementError,
+    UNTRUSTED, VerifyingKey, verify,
+};
+use bailey_types::PluginName;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::attempt::{Attempt, Done, Outcome, Stops, Timings, Trouble};
-use crate::docker::{Attached, Engine, Error, Meaning, Signal};
+use crate::attempt::{
+    Attempt, Done, Outcome, Parting, Remains, StartKind, Stops, Timings, Trouble,
+};
+use crate::container::{Cell, Subject, Tenancy};
+use crate::docker::{Error, Meaning};
+use crate::host_paths;
+use crate::kept::Key;
+use crate::pools::{self, Pools};
+use crate::shelf::Bounds;
 use crate::ticket::{self, Tickets};
-use crate::watch::{Ending, Events, Hands, Stop, Watch};
+use crate::watch::{Ending, Stop};
 
-/// How long socket-proxy may take to feed a cell that is attached and started.
+/// How long socket-proxy may take to feed a cell that is attached.
 const LAUNCH: Duration = Duration::from_secs(15);
-/// A removal that fails is tried again this often before it is left to the next clean-up.
-const REMOVALS: u32 = 3;
+/// Killed by us: 128 + SIGKILL.
+const KILLED: i64 = 137;
 
 /// What running a cell takes.
 pub struct Workshop<T> {
-    /// Where containers are made.
-    pub engine: Engine,
+    /// What is kept ready, and who makes and removes containers.
+    pub pools: Arc<Pools>,
     /// Where tickets are made.
     pub tickets: T,
     /// What may run.
     pub lock: Arc<LockSource<Config>>,
     /// Policy's key.
     pub policy: VerifyingKey,
-    /// Whose containers they are.
-    pub stack: StackId,
+    /// Room for cells with a job, those that are being parted with included.
+    pub room: Arc<Semaphore>,
+    /// How many jobs run at a time.
+    pub slots: usize,
 }
 
-/// One container of this attempt's.
-struct Container<'a> {
-    engine: &'a Engine,
-    id: String,
+/// What is to run, once the decision and the lock agree.
+struct Order {
+    loaded: Arc<Loaded<Config>>,
+    plugin: PluginName,
+    key: Key,
+    untrusted: bool,
 }
 
-impl Hands for Container<'_> {
-    async fn kill(&self, signal: Signal) -> Result<(), Error> {
-        self.engine.kill(&self.id, signal).await
-    }
-
-    async fn is_running(&self) -> Result<bool, Error> {
-        Ok(self.engine.inspect(&self.id).await?.running)
+impl Order {
+    fn locked(&self) -> Result<&LockedPlugin, Outcome> {
+        let locked = self.loaded.lock.plugins.get(&self.plugin);
+        locked.ok_or_else(|| Outcome::Refused(format!("{} is not locked", self.plugin)))
     }
 }
 
 impl<T: Tickets> Workshop<T> {
-    /// Runs one attempt. When this returns, its container is removed, or `leftover` says why it is not.
+    /// Runs one attempt. Its container, if there is one, is left to be parted with.
     pub async fn run(&self, attempt: &Attempt, stops: &Stops) -> Done {
         let mut timings = Timings::default();
-        let container = match self.create(attempt, &mut timings).await {
-            Ok(container) => container,
+        let seated = match self.order(attempt) {
+            Ok(order) => self
+                .seat(&order, attempt, stops, &mut timings)
+                .await
+                .map(|cell| (cell, order)),
+            Err(outcome) => Err(outcome),
+        };
+        let (mut cell, order) = match seated {
+            Ok(seated) => seated,
             Err(outcome) => {
                 return Done {
                     outcome,
                     timings,
-                    leftover: None,
+                    remains: None,
                 };
             }
         };
-        let work = self.launch(&container, attempt, stops, &mut timings);
+        timings.kind = Some(cell.kind);
+        let work = self.work(&mut cell, &order, attempt, stops, &mut timings);
         // A bug of ours must not leave a container behind.
         let worked = AssertUnwindSafe(work).catch_unwind().await;
-        let leftover = remove(&container).await;
-        let failed = |_| lost("the runner failed while the cell ran", Bytes::new());
+        let broken = |_| {
+            let outcome = lost("the runner failed while the cell ran", Bytes::new());
+            (outcome, Parting::Prompt)
+        };
+        let (outcome, parting) = worked.unwrap_or_else(broken);
+        let Order { plugin, key, .. } = order;
+        let remains = Remains {
+            cell,
+            plugin,
+            key,
+            parting,
+        };
         Done {
-            outcome: worked.unwrap_or_else(failed),
+            outcome,
             timings,
-            leftover,
+            remains: Some(remains),
         }
     }
 
-    async fn create(
-        &self,
-        attempt: &Attempt,
-        timings: &mut Timings,
-    ) -> Result<Container<'_>, Outcome> {
-        let started = Instant::now();
+    /// What the decision asks for, if it is policy's, for this attempt, and of this lock. Broker and socket-proxy check it too; here it only
+    /// saves a container.
+    fn order(&self, attempt: &Attempt) -> Result<Order, Outcome> {
         let decision = self.decision(attempt)?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.create_once(attempt, &decision).await? {
-                Ok(id) => {
-                    timings.create = started.elapsed();
-                    return Ok(Container {
-                        engine: &self.engine,
-                        id,
-                    });
-                }
-                // socket-proxy saw a newer lock than we, or we than it: both read it when they need it.
-                Err(error) if error.meaning() == Meaning::OtherLock && tries < 2 => {}
-                Err(error) => return Err(refused_or_not_started(&error)),
-            }
-        }
-    }
-
-    async fn create_once(
-        &self,
-        attempt: &Attempt,
-        decision: &Decision,
-    ) -> Result<Result<String, Error>, Outcome> {
         let other = |text: String| Outcome::NotStarted(Trouble::Other(text));
         let loaded = self.lock.current().map_err(|e| other(e.to_string()))?;
-        let lock = &loaded.lock;
-        if lock.serial != decision.lock_serial {
-            let (decided, now) = (decision.lock_serial, lock.serial);
+        if loaded.lock.serial != decision.lock_serial {
+            let (decided, now) = (decision.lock_serial, loaded.lock.serial);
             return Err(other(format!(
                 "it was decided under lock {decided}; this is lock {now}"
             )));
         }
-        let locked: &LockedPlugin = lock
-            .plugins
-            .get(&attempt.plugin)
-            .filter(|locked| locked.proposed.image == decision.image)
-            .ok_or_else(|| {
-                Outcome::Refused(format!("{} is not locked with that image", attempt.plugin))
-            })?;
-        let spec = Spec::Cell(Cell {
-            stack: &self.stack,
-            serial: lock.serial,
-            plugin: &attempt.plugin,
-            locked,
-            job: attempt.job,
-            attempt: attempt.number,
-        });
-        Ok(self.engine.create(&spec).await)
+        let plugin = attempt.plugin.clone();
+        let locked = loaded.lock.plugins.get(&plugin);
+        let locked = locked.filter(|locked| locked.proposed.image == decision.image);
+        let locked = locked
+            .ok_or_else(|| Outcome::Refused(format!("{plugin} is not locked with that image")))?;
+        let key = pools::key(locked, &loaded);
+        let untrusted = decision.account.as_str() == UNTRUSTED;
+        if !untrusted && decision.account != key.account {
+            return Err(Outcome::Refused(format!(
+                "{plugin} is not locked for the account {}",
+                decision.account
+            )));
+        }
+        Ok(Order {
+            loaded,
+            plugin,
+            key,
+            untrusted,
+        })
     }
 
-    /// The decision, if it is policy's and for this attempt. Broker and socket-proxy check it too; here it only saves a container.
     fn decision(&self, attempt: &Attempt) -> Result<Decision, Outcome> {
         let refused = |e: StatementError| Outcome::Refused(e.to_string());
         let decision = verify::<Decision>(&attempt.decision, &self.policy)
@@ -153,102 +158,218 @@ impl<T: Tickets> Workshop<T> {
         }
     }
 
-    async fn launch(
+    /// A cell for this attempt: one that waits, or a new one.
+    async fn seat(
         &self,
-        container: &Container<'_>,
+        order: &Order,
         attempt: &Attempt,
         stops: &Stops,
         timings: &mut Timings,
-    ) -> Outcome {
-        let (attached, ticket) = tokio::select! {
-            prepared = self.prepare(container, attempt, timings) => match prepared {
-                Ok(prepared) => prepared,
-                Err(outcome) => return outcome,
-            },
-            stop = stops.at_once() => return before_launch(stop),
+    ) -> Result<Cell, Outcome> {
+        let stalls = &self.pools.stalls;
+        if !order.untrusted
+            && let Some(mut cell) = stalls.take_cell(&order.plugin, &order.key).await
+        {
+            cell.kind = StartKind::Warm;
+            return Ok(cell);
+        }
+        let closed = || Outcome::NotStarted(Trouble::Other("the runner stops".into()));
+        let begun = Instant::now();
+        let mut tries = 0;
+        let cell = loop {
+            tries += 1;
+            // What is being made is made, whoever stops: nobody would answer for half of it.
+            let room = tokio::select! {
+                room = Arc::clone(&self.room).acquire_owned() => room.map_err(|_| closed())?,
+                stop = stops.at_once() => return Err(before_launch(stop)),
+            };
+            match self.create(order, attempt, room, tries).await? {
+                Ok(cell) => break cell,
+                // socket-proxy saw a newer lock than we, or we than it: both read it when they need it. A holder may have died unseen.
+                Err((error, was_held))
+                    if tries < 2 && (was_held || error.meaning() == Meaning::OtherLock) => {}
+                Err((error, _)) => return Err(refused_or_not_started(&error)),
+            }
         };
-        let decision = attempt.decision.clone();
+        timings.create = begun.elapsed();
+        Ok(cell)
+    }
+
+    /// One try; an inner error tells whether the cell was to join a holder that others had used.
+    async fn create(
+        &self,
+        order: &Order,
+        attempt: &Attempt,
+        room: OwnedSemaphorePermit,
+        tries: u32,
+    ) -> Result<Result<Cell, (Error, bool)>, Outcome> {
+        let (pools, maker) = (&self.pools, &self.pools.maker);
+        let subject = Subject {
+            plugin: &order.plugin,
+            locked: order.locked()?,
+            serial: order.key.serial,
+        };
+        let seat = Seat::Job {
+            job: attempt.job,
+            attempt: attempt.number,
+        };
+        let spec = maker.cell_spec(subject, seat, order.untrusted, None);
+        host_paths::check(&maker.engine, &maker.roster, &*pools.audit, &spec).await?;
+        let tenancy = if spec.has_egress() {
+            match maker.holder(subject, None).await {
+                Ok(holder) => Tenancy::Own(holder),
+                Err(error) => return Ok(Err((error, false))),
+            }
+        } else if order.untrusted || tries > 1 {
+            Tenancy::Alone
+        } else {
+            let kept = pools.stalls.take_holder(&order.plugin, &order.key);
+            kept.map_or(Tenancy::Alone, |(holder, until)| {
+                Tenancy::Kept(holder, until)
+            })
+        };
+        match maker
+            .cell(subject, (seat, order.untrusted), tenancy, room)
+            .await
+        {
+            Ok(cell) => Ok(Ok(cell)),
+            Err((error, tenancy)) => {
+                let was_held = matches!(tenancy, Tenancy::Kept(..));
+                pools.vacate(&order.plugin, &order.key, tenancy);
+                Ok(Err((error, was_held)))
+            }
+        }
+    }
+
+    /// From the ticket to the answer.
+    async fn work(
+        &self,
+        cell: &mut Cell,
+        order: &Order,
+        attempt: &Attempt,
+        stops: &Stops,
+        timings: &mut Timings,
+    ) -> (Outcome, Parting) {
+        if let Err(outcome) = self.launch(cell, order, attempt, stops, timings).await {
+            return (outcome, Parting::Prompt);
+        }
+        if !order.untrusted
+            && let Ok(locked) = order.locked()
+        {
+            let jobs = parallelism(&order.loaded.view, &order.plugin, locked).min(self.slots);
+            let bounds = bounds(&locked.proposed, jobs);
+            let (plugin, key) = (order.plugin.clone(), order.key.clone());
+            self.pools.used(plugin, key, bounds);
+        }
+        let launched = Instant::now();
+        let ending = cell.watch.ended(attempt.time).await;
+        timings.run = launched.elapsed();
+        let parting = if ending == Ending::Answered {
+            Parting::Gentle
+        } else {
+            Parting::Prompt
+        };
+        (self.outcome(cell, ending).await, parting)
+    }
+
+    /// Gives the cell its request. Only when socket-proxy has taken it is a cell started that does not run already.
+    async fn launch(
+        &self,
+        cell: &mut Cell,
+        order: &Order,
+        attempt: &Attempt,
+        stops: &Stops,
+        timings: &mut Timings,
+    ) -> Result<(), Outcome> {
+        let begun = Instant::now();
+        let (decision, request) = (attempt.decision.clone(), attempt.request.clone());
+        let ticket = tokio::select! {
+            ticket = self.tickets.make(decision, request, &cell.handle.id) => ticket,
+            stop = stops.at_once() => return Err(before_launch(stop)),
+        };
+        timings.ticket = begun.elapsed();
+        let ticket = ticket.map_err(|error| match error {
+            ticket::Error::Refused(reason) => Outcome::Refused(reason),
+            ticket::Error::Unavailable(_) => {
+                Outcome::NotStarted(Trouble::Broker(error.to_string()))
+            }
+        })?;
         let envelope = Envelope {
-            decision,
+            decision: attempt.decision.clone(),
             ticket: ticket.ticket,
             sealed: ticket.sealed.into(),
         };
-        let bytes = match envelope.to_bytes() {
-            Ok(bytes) => bytes,
-            Err(error) => return Outcome::Refused(error.to_string()),
-        };
-        let mut input = attached.input;
-        let feed = async move {
+        let bytes = envelope
+            .to_bytes()
+            .map_err(|e| Outcome::Refused(e.to_string()))?;
+        let mut input = cell.input.take().ok_or_else(|| {
+            Outcome::NotStarted(Trouble::Other("the cell cannot be spoken to".into()))
+        })?;
+        cell.watch.feed(Box::pin(async move {
             input.write_all(&bytes).await?;
             input.flush().await
-        };
-        let events = Events {
-            output: attached.output,
-            exit: self.engine.wait(&container.id).boxed(),
-            stop: stops.clone().with_grace().boxed(),
-            feed: feed.boxed(),
-        };
-        let mut watch = Watch::new(container, events);
-        let early = watch.launched(LAUNCH).await;
-        if let Some(Control::Refused(reason)) = watch.collector.control() {
-            return Outcome::Refused(reason.clone());
-        }
-        let launched = Instant::now();
-        let ending = match early {
-            Some(ending) => ending,
-            None => watch.ended(attempt.time).await,
-        };
-        timings.run = launched.elapsed();
-        self.outcome(container, ending, watch.collector.into_output())
-            .await
-    }
-
-    /// Attaches, then starts the cell while the broker makes its ticket.
-    async fn prepare(
-        &self,
-        container: &Container<'_>,
-        attempt: &Attempt,
-        timings: &mut Timings,
-    ) -> Result<(Attached, ticket::Ticket), Outcome> {
+        }));
+        cell.watch.stopped_by(Box::pin(stops.clone().with_grace()));
+        let was_running = cell.watch.is_started();
         let begun = Instant::now();
-        let attached = self.engine.attach(&container.id).await;
-        let attached = attached.map_err(|e| refused_or_not_started(&e))?;
-        timings.create += begun.elapsed();
-        let start = timed(self.engine.start(&container.id));
-        let (decision, request) = (attempt.decision.clone(), attempt.request.clone());
-        let ticket = timed(self.tickets.make(decision, request, &container.id));
-        let ((started, start_time), (ticket, ticket_time)) = tokio::join!(start, ticket);
-        (timings.start, timings.ticket) = (start_time, ticket_time);
-        // The broker's no is final, whatever Docker did.
-        let ticket = match ticket {
-            Ok(ticket) => ticket,
-            Err(ticket::Error::Refused(reason)) => return Err(Outcome::Refused(reason)),
-            Err(e @ ticket::Error::Unavailable(_)) => {
-                return Err(Outcome::NotStarted(Trouble::Broker(e.to_string())));
+        let told = cell.watch.told(LAUNCH).await;
+        timings.start = begun.elapsed();
+        if let Some(Control::Refused(reason)) = cell.watch.collector.control() {
+            return Err(Outcome::Refused(reason.clone()));
+        }
+        match told {
+            None => {}
+            Some(Ending::Exited(_)) => {
+                let why = "its cell ended before it had its request";
+                return Err(Outcome::NotStarted(Trouble::Other(why.into())));
             }
+            Some(Ending::Early) => {
+                if let Ok(locked) = order.locked() {
+                    self.pools.early(&order.plugin, locked, &cell.handle.id);
+                }
+                return Err(lost(
+                    "its cell wrote before it had its request",
+                    Bytes::new(),
+                ));
+            }
+            Some(ending) => return Err(self.outcome(cell, ending).await),
+        }
+        if was_running {
+            return Ok(());
+        }
+        // It has its request: whatever stops it from here on, it may have run.
+        let started = tokio::select! {
+            started = cell.start() => started,
+            stop = stops.at_once() => return Err(lost(stop.sentence(), Bytes::new())),
         };
-        started.map_err(|e| refused_or_not_started(&e))?;
-        Ok((attached, ticket))
+        timings.start = begun.elapsed();
+        let Err(error) = started else { return Ok(()) };
+        if error.meaning() == Meaning::Unwell {
+            return Err(unclear(cell, &error).await);
+        }
+        Err(match (&cell.tenancy, error.meaning()) {
+            // Its holder may have ended in between.
+            (Tenancy::Kept(..), Meaning::Refused | Meaning::Gone) => {
+                Outcome::NotStarted(Trouble::Other(error.sentence()))
+            }
+            _ => refused_or_not_started(&error),
+        })
     }
 
-    async fn outcome(
-        &self,
-        container: &Container<'_>,
-        ending: Ending,
-        (stdout, stderr): (Bytes, Bytes),
-    ) -> Outcome {
+    async fn outcome(&self, cell: &mut Cell, ending: Ending) -> Outcome {
+        let (stdout, stderr) = cell.watch.collector.take_output();
         let exit_code = match ending {
             Ending::Exited(code) => code,
-            // Killed by us: 128 + SIGKILL.
-            Ending::Overflowed => 137,
+            Ending::Answered => 0,
+            Ending::Overflowed | Ending::Failed => KILLED,
             Ending::TimedOut { killed } => return Outcome::TimedOut { stderr, killed },
-            Ending::Stopped(Stop::Cancelled) => return lost("cancelled", stderr),
-            Ending::Stopped(Stop::Stopping) => return lost("the runner was stopped", stderr),
+            Ending::Stopped(stop) => return lost(stop.sentence(), stderr),
+            Ending::Early => return lost("it wrote before it had its request", stderr),
             Ending::Lost(reason) => return lost(&reason, stderr),
         };
         let mut out_of_memory = false;
         if exit_code != 0 {
-            match self.engine.inspect(&container.id).await {
+            match cell.handle.engine.inspect(&cell.handle.id).await {
                 Ok(ended) => out_of_memory = ended.out_of_memory,
                 Err(error) => return lost(&error.sentence(), stderr),
             }
@@ -262,18 +383,48 @@ impl<T: Tickets> Workshop<T> {
     }
 }
 
-async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let started = Instant::now();
-    (work.await, started.elapsed())
+/// How much may be kept ready for a plugin of which so many jobs may run. What has state, host paths or egress never starts ahead, whatever
+/// the lock says.
+fn bounds(proposed: &ProposedPlugin, jobs: usize) -> Bounds {
+    if !proposed.egress.is_empty() {
+        return Bounds {
+            cells: 0,
+            holders: 0,
+        };
+    }
+    let has_more = proposed.state != StateKind::None || !proposed.host_paths.is_empty();
+    let warm = usize::try_from(proposed.walls.warm).unwrap_or(usize::MAX);
+    Bounds {
+        cells: if has_more { 0 } else { warm },
+        // One whose cell is being removed is not ready: so twice as many as jobs run.
+        holders: jobs.saturating_mul(2),
+    }
+}
+
+/// Most jobs of the plugin that the engine runs at once.
+fn parallelism(config: &Config, plugin: &PluginName, locked: &LockedPlugin) -> usize {
+    let workers = config.service.max_workers;
+    let by_default = if locked.proposed.manifest.concurrency_safe {
+        workers
+    } else {
+        1
+    };
+    let configured = config.enabled_plugin(plugin);
+    let most = configured.and_then(|plugin| plugin.parallelism);
+    usize::try_from(most.unwrap_or(by_default)).unwrap_or(usize::MAX)
 }
 
 /// Before the launch nothing has happened that counts.
 fn before_launch(stop: Stop) -> Outcome {
-    let reason = match stop {
-        Stop::Cancelled => "cancelled",
-        Stop::Stopping => "the runner was stopped",
-    };
-    Outcome::NotStarted(Trouble::Other(reason.to_owned()))
+    Outcome::NotStarted(Trouble::Other(stop.sentence().to_owned()))
+}
+
+/// A start that was not answered: only where Docker says that nothing ran may it be tried again as if nothing had.
+async fn unclear(cell: &mut Cell, error: &Error) -> Outcome {
+    match cell.handle.engine.inspect(&cell.handle.id).await {
+        Ok(seen) if !seen.was_started => refused_or_not_started(error),
+        Ok(_) | Err(_) => lost(&error.sentence(), Bytes::new()),
+    }
 }
 
 fn refused_or_not_started(error: &Error) -> Outcome {
@@ -293,14 +444,53 @@ fn lost(reason: &str, stderr: Bytes) -> Outcome {
     }
 }
 
-/// Removes a container; answers why it could not be done.
-async fn remove(container: &Container<'_>) -> Option<String> {
-    let mut leftover = None;
-    for _ in 0..REMOVALS {
-        match container.engine.remove(&container.id).await {
-            Ok(()) => return None,
-            Err(error) => leftover = Some(error.sentence()),
-        }
+#[cfg(test)]
+mod tests {
+    use bailey_trust::HostPath;
+    use serde_json::json;
+
+    use super::*;
+
+    fn proposed() -> ProposedPlugin {
+        let zeros = "0".repeat(64);
+        let manifest = json!({
+            "name": "greet", "version": "1", "description": "", "entrypoint": "run", "concurrency_safe": true,
+            "commands": [], "fact_outputs": [], "config_keys": {"required": [], "optional": []},
+            "container": {"image": null, "entrypoint": null, "memory_bytes": null, "millicpus": null, "pids": null, "tmp_bytes": null, "egress": []},
+        });
+        let proposed = json!({
+            "manifest": manifest, "manifest_blake3": zeros, "tree_blake3": zeros, "tar_sha256": zeros, "image": format!("sha256:{zeros}"),
+            "entrypoint": ["/run"], "source": "test", "account": "default",
+            "limits": {"memory_bytes": 1, "millicpus": 1, "pids": 1, "tmp_bytes": 1},
+            "state": "none", "egress": [], "host_paths": [], "walls": {"warm": 3},
+        });
+        serde_json::from_value(proposed).unwrap()
     }
-    leftover
+
+    #[test]
+    fn what_keeps_or_reaches_something_never_starts_ahead() {
+        let of = |cells, holders| Bounds { cells, holders };
+        assert_eq!(bounds(&proposed(), 2), of(3, 4));
+        let with_state = ProposedPlugin {
+            state: StateKind::Data,
+            ..proposed()
+        };
+        assert_eq!(bounds(&with_state, 2), of(0, 4));
+        let path = HostPath {
+            path: "/srv".into(),
+            device: 1,
+            inode: 2,
+            writable: false,
+        };
+        let with_path = ProposedPlugin {
+            host_paths: vec![path],
+            ..proposed()
+        };
+        assert_eq!(bounds(&with_path, 2), of(0, 4));
+        let with_egress = ProposedPlugin {
+            egress: vec!["example.org:443".into()],
+            ..proposed()
+        };
+        assert_eq!(bounds(&with_egress, 2), of(0, 0));
+    }
 }

@@ -10,8 +10,8 @@ use bailey_types::AttemptNumber;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{Attempt, Done, Outcome, Stops, Timings, Trouble};
-use crate::care::{Care, Running};
+use crate::attempt::{Attempt, Done, Outcome, StartKind, Stops, Timings, Trouble};
+use crate::care::Care;
 use crate::cell::Workshop;
 use crate::report::{self, Reports};
 use crate::ticket::Tickets;
@@ -29,8 +29,6 @@ pub struct Desk<T, R> {
     pub reports: R,
     /// Who looks after Docker.
     pub care: Arc<Care>,
-    /// Which attempts may have a container.
-    pub running: Running,
     /// How many jobs run at a time.
     pub slots: usize,
     /// Attempts whose report was not taken yet, and what cancels each.
@@ -111,15 +109,19 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
             cancelled,
             stopping: self.ctx.shutdown.clone(),
         };
-        self.running.begin(attempt.job, attempt.number);
+        if let Err(trouble) = self.care.admit() {
+            let outcome = Outcome::NotStarted(trouble);
+            log(&attempt, &outcome, Timings::default());
+            return (outcome, Timings::default());
+        }
         let Done {
             outcome,
             timings,
-            leftover,
+            remains,
         } = self.workshop.run(&attempt, &stops).await;
-        self.running.end(attempt.job, attempt.number);
-        if let Some(why) = leftover {
-            self.care.unwell(&Trouble::Docker(why));
+        if let Some(remains) = remains {
+            // Beside the report: neither waits for the other.
+            self.workshop.pools.part(remains);
         }
         match &outcome {
             Outcome::NotStarted(trouble) => self.care.unwell(trouble),
@@ -154,6 +156,7 @@ fn attempt(assignment: Assignment) -> Result<Attempt, String> {
 /// One line per attempt. Never what the plugin said.
 fn log(attempt: &Attempt, outcome: &Outcome, timings: Timings) {
     let (plugin, run_ms) = (&attempt.plugin, timings.run.as_millis());
+    let start = timings.kind.map_or("none", StartKind::as_str);
     match outcome {
         Outcome::Finished {
             exit_code,
@@ -161,20 +164,20 @@ fn log(attempt: &Attempt, outcome: &Outcome, timings: Timings) {
             stdout,
             ..
         } => tracing::info!(
-            plugin.name = %plugin, exit_code, out_of_memory, stdout_bytes = stdout.len(), duration_ms = run_ms,
+            plugin.name = %plugin, exit_code, out_of_memory, stdout_bytes = stdout.len(), duration_ms = run_ms, cell.start = start,
             "{plugin} ended with exit code {exit_code}"
         ),
         Outcome::TimedOut { killed, .. } => {
-            tracing::warn!(plugin.name = %plugin, killed, duration_ms = run_ms, "{plugin} took too long");
+            tracing::warn!(plugin.name = %plugin, killed, duration_ms = run_ms, cell.start = start, "{plugin} took too long");
         }
         Outcome::NotStarted(trouble) => {
-            tracing::warn!(plugin.name = %plugin, error = trouble.sentence(), "{plugin} could not be started");
+            tracing::warn!(plugin.name = %plugin, error = trouble.sentence(), cell.start = start, "{plugin} could not be started");
         }
         Outcome::Lost { reason, .. } => {
-            tracing::warn!(plugin.name = %plugin, error = %reason, duration_ms = run_ms, "{plugin} was lost");
+            tracing::warn!(plugin.name = %plugin, error = %reason, duration_ms = run_ms, cell.start = start, "{plugin} was lost");
         }
         Outcome::Refused(reason) => {
-            tracing::warn!(plugin.name = %plugin, error = %reason, "{plugin} was refused");
+            tracing::warn!(plugin.name = %plugin, error = %reason, cell.start = start, "{plugin} was refused");
         }
     }
 }

@@ -7,7 +7,10 @@ use bailey_cell::{Identity, Spec, create_body};
 use bailey_types::{ImageId, StackId};
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error as ApiError;
-use bollard::models::ContainerStateStatusEnum;
+use bollard::models::{
+    ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, EventMessage,
+    EventMessageTypeEnum,
+};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -69,6 +72,18 @@ impl Error {
     }
 }
 
+/// The end of a container, if that is what the event tells.
+fn death(event: EventMessage) -> Option<Death> {
+    let is_death = event.typ == Some(EventMessageTypeEnum::CONTAINER)
+        && event.action.as_deref() == Some("die");
+    let actor = event.actor.filter(|_| is_death)?;
+    let mut attributes = actor.attributes.unwrap_or_default();
+    Some(Death {
+        id: actor.id?,
+        exit_code: attributes.remove("exitCode").unwrap_or_default(),
+    })
+}
+
 #[cfg(test)]
 impl Error {
     /// What the engine answers with `status_code`.
@@ -82,6 +97,15 @@ impl Error {
             doing: "testing",
             source,
         }
+    }
+}
+
+impl Error {
+    /// A stream of the engine's has ended that only ends with it.
+    pub fn ended(doing: &'static str) -> Self {
+        let error = "the connection was closed".to_owned();
+        let source = ApiError::DockerStreamError { error };
+        Self { doing, source }
     }
 }
 
@@ -110,6 +134,8 @@ impl Signal {
 /// How a container ended, or that it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// Whether it was ever started.
+    pub was_started: bool,
     /// Whether it still runs.
     pub running: bool,
     /// Its exit code, 0 while it runs.
@@ -130,8 +156,19 @@ pub struct Attached {
 pub struct Listed {
     /// Full id.
     pub id: String,
-    /// Whose it is; `None` where its labels do not say so.
-    pub identity: Option<Identity>,
+    /// Who it is.
+    pub identity: Identity,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// The end of a container, as the engine tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Full id.
+    pub id: String,
+    /// Its exit code, as the engine writes it; empty where it does not.
+    pub exit_code: String,
 }
 
 /// The way to the engine. Connects for each call: an engine that comes back is noticed by the next one.
@@ -242,6 +279,7 @@ impl Engine {
             .unwrap_or_default();
         let status = state.status.unwrap_or(ContainerStateStatusEnum::EMPTY);
         Ok(Ended {
+            was_started: status != ContainerStateStatusEnum::CREATED,
             running: status == ContainerStateStatusEnum::RUNNING || state.running == Some(true),
             exit_code: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
@@ -265,7 +303,8 @@ impl Engine {
         }
     }
 
-    /// Every container of `stack` that was made for a job or as a probe.
+    /// Every container of `stack`: ours is what has the stack's labels *and* the name that belongs to them. What else there is is not even
+    /// mentioned, so that nobody can touch it.
     pub async fn list(&self, stack: &StackId) -> Result<Vec<Listed>, Error> {
         let options = ListContainersOptionsBuilder::new().all(true).build();
         let listed = self
@@ -273,12 +312,30 @@ impl Engine {
             .list_containers(Some(options))
             .await;
         let summaries = listed.map_err(doing("listing the stack's containers"))?;
-        let read = |summary: bollard::models::ContainerSummary| {
+        let read = |summary: ContainerSummary| {
             let labels = summary.labels.unwrap_or_default();
-            let identity = Identity::from_labels(stack, &labels).ok();
-            summary.id.map(|id| Listed { id, identity })
+            let identity = Identity::from_labels(stack, &labels).ok()?;
+            let name = format!("/{}", identity.name(stack));
+            let is_named = summary.names.unwrap_or_default().contains(&name);
+            summary.id.filter(|_| is_named).map(|id| Listed {
+                id,
+                identity,
+                running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
+            })
         };
         Ok(summaries.into_iter().filter_map(read).collect())
+    }
+
+    /// The ends of containers from now on. The stream ends when the engine or socket-proxy does; it asks nothing before it is first polled.
+    pub fn deaths(&self) -> Result<impl Stream<Item = Result<Death, Error>> + Send + use<>, Error> {
+        let client = self.client(CALL_SECONDS)?;
+        let events = client
+            .events(None)
+            .map(|event| event.map_err(doing("following the engine's events")));
+        Ok(events.filter_map(|event| {
+            let death = event.map(death).transpose();
+            std::future::ready(death)
+        }))
     }
 
     /// Id of the image that `name` stands for.

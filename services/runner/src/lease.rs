@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bailey_proto::engine::v1::lease_service_client::LeaseServiceClient;
 use bailey_proto::engine::v1::{
-    Heartbeat, Hello, LeaseRequest, LeaseResponse, lease_request, lease_response,
+    Heartbeat, Hello, LeaseRequest, LeaseResponse, QuarantinedPlugin, lease_request, lease_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::backoff::Backoff;
 use crate::desk::Desk;
+use crate::quarantine::Held;
 use crate::report::Reports;
 use crate::rpc::Channel;
 use crate::ticket::Tickets;
@@ -126,6 +127,7 @@ where
     match answer.message {
         Some(lease_response::Message::Assignment(assignment)) => desk.assign(assignment),
         Some(lease_response::Message::Cancel(cancel)) => desk.cancel(&cancel),
+        Some(lease_response::Message::Clear(clear)) => desk.care.clear(&clear),
         None => tracing::warn!("the engine sent an empty message"),
     }
 }
@@ -157,5 +159,13 @@ where
         held: desk.held(),
         trouble,
         posture: standing.posture,
+        quarantined: standing.quarantined.into_iter().map(quarantined).collect(),
     })
+}
+
+fn quarantined(held: Held) -> QuarantinedPlugin {
+    QuarantinedPlugin {
+        plugin: held.plugin.to_string(),
+        reason: held.reason,
+    }
 }

@@ -1,16 +1,28 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod attach;
 mod attempt;
+mod audit;
 mod backoff;
 mod care;
 mod cell;
+mod container;
 mod desk;
 mod docker;
 mod gate;
+mod grants;
+mod host_paths;
+mod kept;
 mod lease;
+mod make;
+mod pools;
+mod quarantine;
+mod reconcile;
 mod report;
+mod roster;
 mod rpc;
+mod shelf;
 mod ticket;
 mod watch;
 
@@ -18,94 +30,148 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
-use bailey_service::{Context, Misconfigured};
-use bailey_trust::LockSource;
+use bailey_service::Context;
 use bailey_types::{Serial, Service};
+use tokio::sync::Semaphore;
 
-use crate::care::{Care, Running};
+use crate::audit::Record;
+use crate::care::Care;
 use crate::cell::Workshop;
+use crate::container::Maker;
 use crate::desk::Desk;
 use crate::docker::Engine;
+use crate::grants::Grants;
+use crate::kept::Stalls;
+use crate::pools::Pools;
+use crate::quarantine::Quarantine;
+use crate::reconcile::{Keeper, Reconciler};
 use crate::report::ToEngine;
+use crate::roster::Roster;
 use crate::rpc::Channel;
 use crate::ticket::Broker;
+
+/// Containers that are kept ready at most, for each job that may run.
+const READY_PER_SLOT: usize = 8;
+/// Cells with a job at most, for each job that may run: as many may be parted with as run.
+const CELLS_PER_SLOT: usize = 2;
 
 /// Flags of the runner.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How many jobs run at a time [default: twice the number of cores, at least 2]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    slots: Option<u16>,
+    /// How many jobs run at a time, at most: `max_workers` of the configuration is the engine's to keep
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    slots: u16,
+    /// How many containers are kept ready at most, all plugins together [default: eight times the slots]
+    #[arg(long)]
+    ready: Option<u16>,
 }
 
 impl Args {
     fn slots(self) -> usize {
-        self.slots.map_or_else(default_slots, usize::from)
+        usize::from(self.slots)
     }
-}
 
-/// Most plugins wait for somebody else most of their time.
-fn default_slots() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (2 * cores).max(2)
+    fn ready(self) -> usize {
+        self.ready
+            .map_or(READY_PER_SLOT * self.slots(), usize::from)
+    }
 }
 
 /// Runs until it is told to stop.
 pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
-    // What runs is the locked configuration; bad files are refused all the same, before the operator locks them.
-    bailey_config::read_dir(&ctx.settings.config_dir)
-        .and_then(|files| bailey_config::parse(&files.texts))
-        .map_err(|e| Misconfigured(e.to_string()))?;
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
-    let engine = rpc::channel(mesh.channel(Service::Engine));
-    let broker = rpc::channel(mesh.channel(Service::Broker));
-    start(&ctx, engine, broker, args);
+    let peers = Peers {
+        engine: rpc::channel(mesh.channel(Service::Engine)),
+        broker: rpc::channel(mesh.channel(Service::Broker)),
+        policy: rpc::channel(mesh.channel(Service::Policy)),
+        audit: Arc::new(mesh.auditor()),
+    };
+    let _: Arc<Stalls> = start(&ctx, peers, args);
     ctx.ready();
     ctx.stopped().await
 }
 
-/// Starts everything that runs jobs for the engine behind one channel with tickets of the broker behind the other.
-fn start(ctx: &Context, engine: Channel, broker: Channel, args: Args) {
+/// Whom the runner speaks to.
+struct Peers {
+    /// Leases jobs.
+    engine: Channel,
+    /// Makes tickets.
+    broker: Channel,
+    /// Grants pools.
+    policy: Channel,
+    /// The audit log.
+    audit: Arc<dyn Record>,
+}
+
+/// Starts everything that runs jobs; answers what is kept ready.
+fn start(ctx: &Context, peers: Peers, args: Args) -> Arc<Stalls> {
     let docker = Engine::new(ctx.settings.run_dir.join("docker").join("docker.sock"));
-    let lock = Arc::new(LockSource::new(
-        &ctx.settings.config_dir.join("bailey.lock"),
-        ctx.trust.signing.broker,
-        ctx.trust.stack.clone(),
-        // It keeps nothing between two lives; broker and socket-proxy refuse an older lock for it.
-        Serial(0),
-        |lock| bailey_config::parse(&lock.config_files).map_err(|e| e.to_string()),
-    ));
-    let running = Running::default();
-    let care = Arc::new(Care::new(
-        ctx,
-        docker.clone(),
-        Arc::clone(&lock),
-        running.clone(),
-    ));
-    let client = lease::client(engine);
+    // It keeps nothing between two lives; broker and socket-proxy refuse an older lock for it.
+    let lock = Arc::new(ctx.lock(Serial(0), |lock| {
+        bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())
+    }));
+    let roster = Roster::default();
+    let stalls = Arc::new(Stalls::default());
+    let quarantine = Arc::new(Quarantine::new(Arc::clone(&peers.audit)));
+    let reconciler = Arc::new(Reconciler {
+        engine: docker.clone(),
+        stack: ctx.trust.stack.clone(),
+        roster: roster.clone(),
+        keeper: Arc::clone(&stalls) as Arc<dyn Keeper>,
+        quarantine: Arc::clone(&quarantine),
+        lock: Arc::clone(&lock),
+    });
+    let care = Arc::new(Care::new(ctx, Arc::clone(&reconciler)));
+    let policy_key = ctx.trust.signing.policy;
+    let pools = Arc::new(Pools {
+        ctx: ctx.clone(),
+        maker: Arc::new(Maker {
+            engine: docker,
+            stack: ctx.trust.stack.clone(),
+            roster,
+        }),
+        lock: Arc::clone(&lock),
+        grants: Grants::new(peers.policy, policy_key, ctx.clock.clone()),
+        stalls: Arc::clone(&stalls),
+        care: Arc::clone(&care),
+        quarantine,
+        audit: peers.audit,
+        room: Arc::new(Semaphore::new(args.ready())),
+    });
+    let client = lease::client(peers.engine);
     let desk = Arc::new(Desk {
         ctx: ctx.clone(),
         workshop: Workshop {
-            engine: docker,
-            tickets: Broker::new(broker),
+            pools: Arc::clone(&pools),
+            tickets: Broker::new(peers.broker),
             lock,
-            policy: ctx.trust.signing.policy,
-            stack: ctx.trust.stack.clone(),
+            policy: policy_key,
+            room: Arc::new(Semaphore::new(CELLS_PER_SLOT * args.slots())),
+            slots: args.slots(),
         },
         reports: ToEngine(client.clone()),
         care: Arc::clone(&care),
-        running,
         slots: args.slots(),
         held: tokio::sync::watch::Sender::default(),
     });
+    let (following, stopping) = (Arc::clone(&care), ctx.shutdown.clone());
+    ctx.spawn("reconcile", async move {
+        reconciler.tend(&following, &stopping).await;
+        Ok(())
+    });
     ctx.spawn("care", async move {
         care.tend().await;
+        Ok(())
+    });
+    ctx.spawn("pools", async move {
+        pools.tend().await;
         Ok(())
     });
     ctx.spawn("lease", async move {
         lease::keep(client, desk).await;
         Ok(())
     });
+    stalls
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use bailey_proto::engine::v1::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{Outcome, Timings};
+use crate::attempt::{Outcome, StartKind, Timings};
 use crate::backoff::Backoff;
 use crate::rpc::Channel;
 
@@ -122,12 +122,22 @@ pub fn of(job_id: String, attempt: u32, outcome: Outcome, timings: Timings) -> R
         ticket_us: micros(timings.ticket),
         start_us: micros(timings.start),
         run_us: micros(timings.run),
+        start_kind: start_kind(timings.kind).into(),
     });
     ReportRequest {
         job_id,
         attempt,
         outcome: Some(outcome),
         timings,
+    }
+}
+
+fn start_kind(kind: Option<StartKind>) -> wire::StartKind {
+    match kind {
+        None => wire::StartKind::Unspecified,
+        Some(StartKind::Cold) => wire::StartKind::Cold,
+        Some(StartKind::Held) => wire::StartKind::Held,
+        Some(StartKind::Warm) => wire::StartKind::Warm,
     }
 }
 

@@ -1,7 +1,12 @@
 //! The runner with the real Docker Engine of this machine, between an engine and a broker that the tests play.
 
+mod answers;
+mod footing;
 mod peers;
+mod ready;
+mod reconcile;
 mod stand_in;
+mod subject;
 mod world;
 
 use std::sync::atomic::Ordering;
@@ -9,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bailey_proto::engine::v1::report_request::Outcome;
 use bailey_types::JobId;
-use stand_in::Manner;
+use stand_in::{Manner, Start};
 use tonic::Status;
 use world::World;
 
@@ -43,7 +48,7 @@ async fn a_plugin_gets_its_request_and_its_answer_is_reported() {
             && timings.ticket_us > 0
             && timings.run_us > 0
     );
-    assert!(world.containers().await.is_empty());
+    world.until_none_is_left().await;
 }
 
 #[tokio::test]
@@ -209,7 +214,18 @@ async fn a_cancelled_job_is_killed() {
         matches!(outcome, Some(Outcome::Lost(_) | Outcome::NotStarted(_))),
         "{outcome:?}"
     );
-    assert!(world.containers().await.is_empty());
+    world.until_none_is_left().await;
+}
+
+#[tokio::test]
+async fn a_start_that_was_not_answered_counts_where_the_cell_ran() {
+    let mut world = World::with(HANG).await;
+    world.ready().await;
+    *world.proxy.next_start.lock().unwrap() = Some(Start::Done);
+    assert!(matches!(world.outcome().await, Outcome::Lost(_)));
+    *world.proxy.next_start.lock().unwrap() = Some(Start::Dropped);
+    assert!(matches!(world.outcome().await, Outcome::NotStarted(_)));
+    world.until_none_is_left().await;
 }
 
 #[tokio::test]
@@ -274,7 +290,7 @@ async fn a_container_that_cannot_be_removed_is_removed_later() {
         world.report().await.outcome,
         Some(Outcome::Finished(_))
     ));
-    assert_eq!(world.containers().await.len(), 1);
+    assert_eq!(world.cells().await.len(), 1);
     world.proxy.is_sticky.store(false, Ordering::SeqCst);
     world.until_none_is_left().await;
 }
@@ -342,7 +358,7 @@ async fn a_runner_that_stops_ends_its_cells_and_says_so() {
         matches!(outcome, Some(Outcome::Lost(_) | Outcome::NotStarted(_))),
         "{outcome:?}"
     );
-    assert!(world.containers().await.is_empty());
     world.ctx.stopped().await.unwrap();
     assert!(stopping.elapsed() < Duration::from_secs(5));
+    assert!(world.containers().await.is_empty());
 }

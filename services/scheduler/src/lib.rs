@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod config;
 mod db;
 mod delivery;
 mod plan;
@@ -11,13 +10,12 @@ mod timer;
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
 use bailey_service::{Context, Misconfigured};
-use bailey_trust::{LockSource, SigningKey};
+use bailey_trust::SigningKey;
 
 use crate::state::State;
 
 /// Runs the scheduler until it is told to stop.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
-    config::check(&ctx.settings.config_dir)?;
     let mesh = Mesh::join(&ctx).await?;
     serve(ctx, mesh).await
 }
@@ -54,13 +52,6 @@ async fn open(ctx: &Context, mesh: Mesh) -> anyhow::Result<State> {
             .await
             .context("reading the newest lock serial")?
     };
-    let lock = ctx.settings.config_dir.join("bailey.lock");
-    let lock = LockSource::new(
-        &lock,
-        ctx.trust.signing.broker,
-        ctx.trust.stack.clone(),
-        seen,
-        plan::parse,
-    );
+    let lock = ctx.lock(seen, plan::parse);
     Ok(State::new(db, lock, key, mesh, ctx.clock.clone()))
 }

@@ -1,17 +1,29 @@
 //! What the tests run in cells: a plugin that does as its request says, and tells what it sees.
 
 use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde_json::{Value, json};
 
+/// Where the holder listens.
+const HOLDER: &str = "127.0.0.1:3128";
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("child") {
-        return ExitCode::SUCCESS;
-    }
-    match run() {
+    let ran = match std::env::args().nth(1).as_deref() {
+        Some("child") => return ExitCode::SUCCESS,
+        Some("pause") => hang(),
+        Some("egress") => hold(),
+        Some("early") => early(),
+        Some("complain") => {
+            eprintln!("this interpreter is old");
+            run()
+        }
+        _ => run(),
+    };
+    match ran {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
@@ -34,13 +46,48 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
                 out.write_all(&vec![b'x'; 1 << 20])?;
             }
         }
-        Some("hang") => loop {
-            std::thread::park();
-        },
+        Some("hang") => return hang(),
+        Some("write") => std::fs::write(text_of(&request, "path"), text_of(&request, "text"))?,
+        Some("read") => out.write_all(&std::fs::read(text_of(&request, "path"))?)?,
+        Some("dial") => {
+            let mut said = String::new();
+            TcpStream::connect(HOLDER)?.read_to_string(&mut said)?;
+            out.write_all(said.as_bytes())?;
+        }
         _ => return Ok(ExitCode::from(7)),
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn text_of<'a>(request: &'a Value, name: &str) -> &'a str {
+    request
+        .get(name)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn hang() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A plugin that answers before it was asked.
+fn early() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    println!("{{\"status\":\"ok\"}}");
+    hang()
+}
+
+/// A holder as far as these tests need one: it tells its lease to whoever asks in its namespace.
+fn hold() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind(HOLDER)?;
+    println!("ready");
+    let mut lease = String::new();
+    std::io::stdin().read_to_string(&mut lease)?;
+    loop {
+        listener.accept()?.0.write_all(lease.as_bytes())?;
+    }
 }
 
 /// Writes the secret in two pieces, so that they arrive as two frames, and its first half alone on the other stream.

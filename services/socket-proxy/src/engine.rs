@@ -53,6 +53,17 @@ pub enum Error {
     TooOld(String),
 }
 
+/// What an engine can do.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// OCI runtimes by name.
+    pub runtimes: Vec<String>,
+    /// As in `docker info`.
+    pub security: Vec<String>,
+    /// Its version.
+    pub version: String,
+}
+
 /// The Docker Engine.
 pub struct Engine {
     socket: PathBuf,
@@ -143,6 +154,26 @@ impl Engine {
         checked(answer).await.map(drop)
     }
 
+    /// What it says it can do.
+    pub async fn describe(&self) -> Result<Description, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(rename = "Runtimes", default)]
+            runtimes: serde_json::Map<String, serde_json::Value>,
+            #[serde(rename = "SecurityOptions", default)]
+            security: Vec<String>,
+            #[serde(rename = "ServerVersion", default)]
+            version: String,
+        }
+
+        let info: Info = self.json(Method::GET, "/info", None).await?;
+        Ok(Description {
+            runtimes: info.runtimes.keys().cloned().collect(),
+            security: info.security,
+            version: info.version,
+        })
+    }
+
     /// Attaches to standard input, output and error of the container.
     pub async fn attach(&self, id: &str) -> Result<Upgraded, Error> {
         let query = "stream=1&stdin=1&stdout=1&stderr=1";
@@ -224,13 +255,14 @@ impl Engine {
     }
 }
 
-/// Reads an answer whole.
+/// Reads an answer whole, as JSON.
 pub async fn read_json<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Error> {
     let bytes = read(answer).await?;
     serde_json::from_slice(&bytes).map_err(|e| Error::Unreadable(e.to_string()))
 }
 
-async fn read(answer: Response<Incoming>) -> Result<Bytes, Error> {
+/// Reads an answer whole.
+pub async fn read(answer: Response<Incoming>) -> Result<Bytes, Error> {
     let body = Limited::new(answer.into_body(), ANSWER_LIMIT_BYTES)
         .collect()
         .await;

@@ -41,6 +41,9 @@ pub struct Reader<R> {
     /// Of the frame that is being read.
     stream: Stream,
     left: usize,
+    /// The header of the next frame, as far as it came.
+    header: [u8; 8],
+    header_bytes: usize,
     buffer: Vec<u8>,
 }
 
@@ -51,20 +54,27 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             from,
             stream: Stream::Out,
             left: 0,
+            header: [0; 8],
+            header_bytes: 0,
             buffer: vec![0; PIECE_BYTES],
         }
     }
 
-    /// The next piece; `None` at the end. A frame that is cut short ends the stream too: the container is gone.
+    /// The next piece; `None` at the end. A frame that is cut short ends the stream too: the container is gone. Whoever stops waiting
+    /// for the piece loses nothing: the next call goes on where this one stopped.
     pub async fn next(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
         while self.left == 0 {
-            let mut header = [0; 8];
-            match self.from.read_exact(&mut header).await {
-                Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-                Err(e) => return Err(e.into()),
+            let room = self.header.get_mut(self.header_bytes..).unwrap_or_default();
+            if !room.is_empty() {
+                let read = self.from.read(room).await?;
+                if read == 0 {
+                    return Ok(None);
+                }
+                self.header_bytes += read;
+                continue;
             }
-            let [kind, _, _, _, length @ ..] = header;
+            self.header_bytes = 0;
+            let [kind, _, _, _, length @ ..] = self.header;
             self.stream = match kind {
                 1 => Stream::Out,
                 2 => Stream::Err,
@@ -112,6 +122,26 @@ mod tests {
             read += piece.len();
         }
         assert_eq!(read, long.len());
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_in_the_middle_of_a_header_loses_nothing() {
+        let (mut engine, proxy) = tokio::io::duplex(64);
+        let mut reader = Reader::new(proxy);
+        let bytes = frame(1, b"hello");
+        let (first, rest) = bytes.split_at(3);
+        tokio::io::AsyncWriteExt::write_all(&mut engine, first)
+            .await
+            .unwrap();
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, reader.next()).await.is_err());
+        tokio::io::AsyncWriteExt::write_all(&mut engine, rest)
+            .await
+            .unwrap();
+        assert_eq!(
+            reader.next().await.unwrap(),
+            Some((Stream::Out, &b"hello"[..]))
+        );
     }
 
     #[tokio::test]

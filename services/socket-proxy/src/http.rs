@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::answer::json_answer;
@@ -144,22 +144,48 @@ async fn dispatch(
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let call = route::parse(&head).map_err(Error::Refused)?;
-    let limit = if matches!(call, Call::Create(_)) {
-        MAX_BODY_BYTES
-    } else {
-        0
+    let (limit, place) = match &call {
+        // Before the body is read: bodies that do not end fill the memory.
+        Call::Create(_) => (MAX_BODY_BYTES, proxy.room().create().await),
+        Call::Start(_) | Call::Remove(_) => (0, proxy.room().change().await),
+        Call::Ping
+        | Call::ProbeImage
+        | Call::HolderImage
+        | Call::List
+        | Call::Events
+        | Call::Kill(..)
+        | Call::Wait(_)
+        | Call::Inspect(_)
+        | Call::Attach(_) => (0, None),
     };
     let body = read_body(body, limit).await?;
-    let Call::Attach(id) = &call else {
-        return proxy.answer(&call, &body).await;
+    let id = match call {
+        Call::Attach(id) => id,
+        Call::Create(_) | Call::Start(_) | Call::Remove(_) => {
+            let change = Change {
+                what: format!("{} {}", head.method, head.uri.path()),
+                call,
+                body,
+                place,
+            };
+            return change.run(proxy, process).await;
+        }
+        Call::Ping
+        | Call::ProbeImage
+        | Call::HolderImage
+        | Call::List
+        | Call::Events
+        | Call::Kill(..)
+        | Call::Wait(_)
+        | Call::Inspect(_) => return proxy.answer(&call, &body).await,
     };
     // Before the one attach is used up: an attached stream has left the connections that are counted.
     let full = || Error::NotNow("too many cells are attached already".into());
     let place = proxy.room().session().ok_or_else(full)?;
-    let (record, engine) = proxy.attach(id).await?;
+    let (record, engine) = proxy.attach(&id).await?;
     let session = Session {
         proxy: Arc::clone(proxy),
-        id: id.clone(),
+        id,
         record,
         engine,
     };
@@ -178,6 +204,36 @@ async fn dispatch(
         HeaderValue::from_static("application/vnd.docker.raw-stream"),
     );
     Ok(answer)
+}
+
+/// A call after which the engine has other containers, or other ones run.
+struct Change {
+    what: String,
+    call: Call,
+    body: Bytes,
+    /// Its room in this process, until its end.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Change {
+    /// Runs in a task of its own: a runner that leaves must not keep the books from what the engine did, nor a refusal from the audit log.
+    async fn run(self, proxy: &Arc<Proxy>, process: &Process) -> Result<Response<Body>, Error> {
+        let (done, answered) = oneshot::channel();
+        let proxy = Arc::clone(proxy);
+        process.spawn("change of a container", async move {
+            let answer = match proxy.answer(&self.call, &self.body).await {
+                Ok(answer) => answer,
+                Err(error) => refused(&proxy, &self.what, &error),
+            };
+            drop(self.place);
+            if done.send(answer).is_err() {
+                tracing::debug!("the runner left before the answer to {}", self.what);
+            }
+            Ok(())
+        });
+        let stopped = |_| Error::NotNow("the service stops".into());
+        answered.await.map_err(stopped)
+    }
 }
 
 async fn read_body(body: Incoming, limit_bytes: usize) -> Result<Bytes, Error> {

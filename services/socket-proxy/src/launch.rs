@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bailey_cell::launch::{Envelope, MAX_FINAL_BYTES};
-use bailey_cell::{Identity, Kind};
-use bailey_trust::{Decision, SealingKey, SigningKeys, Ticket, strict_json, verify};
-use bailey_types::{DecisionId, Sha256, TicketId, Timestamp};
+use bailey_cell::{Identity, Kind, Seat};
+use bailey_proto::trust::v1::Signed;
+use bailey_trust::{
+    Decision, PoolGrant, SealingKey, SigningKeys, Ticket, UNTRUSTED, strict_json, verify,
+};
+use bailey_types::{AttemptNumber, DecisionId, JobId, Sha256, TicketId, Timestamp};
 use serde::Deserialize;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
@@ -28,6 +31,12 @@ pub struct Delivery {
     pub patterns: Patterns,
     /// The decision it rests on.
     pub decision: DecisionId,
+    /// The decision as policy signed it.
+    pub signed_decision: Signed,
+    /// The job that was decided.
+    pub job: JobId,
+    /// Which attempt of it.
+    pub attempt: AttemptNumber,
     /// The ticket that was used up.
     pub ticket: TicketId,
 }
@@ -82,8 +91,45 @@ impl Keys {
             bytes,
             patterns,
             decision: decision.id,
+            signed_decision: envelope.decision.clone(),
+            job: decision.job,
+            attempt: decision.attempt,
             ticket: ticket.id,
         })
+    }
+
+    /// Checks that `signed` is policy's leave, valid now, to start the cell that `record` is of before it has a request.
+    pub fn grant(
+        &self,
+        record: &Record,
+        signed: &Signed,
+        now: Timestamp,
+    ) -> Result<PoolGrant, Refusal> {
+        let refused = |e: bailey_trust::StatementError| Refusal(e.to_string());
+        let grant = verify::<PoolGrant>(signed, &self.signing.policy).map_err(refused)?;
+        let grant = grant.statement;
+        grant.check_time(now).map_err(refused)?;
+        let Identity::Cell {
+            plugin,
+            seat: Seat::Pool { .. },
+            serial,
+            ..
+        } = &record.identity
+        else {
+            return Err(Refusal("only a pooled cell is granted".into()));
+        };
+        refuse_first(&[
+            ("the grant is for another plugin", grant.plugin == *plugin),
+            (
+                "the grant is for another image",
+                grant.image == record.image,
+            ),
+            (
+                "the grant is under another lock",
+                grant.lock_serial == *serial,
+            ),
+        ])?;
+        Ok(grant)
     }
 }
 
@@ -95,14 +141,20 @@ fn check_match(
 ) -> Result<(), Refusal> {
     let Identity::Cell {
         plugin,
-        job,
-        attempt,
+        seat,
         serial,
+        untrusted,
+        ..
     } = &record.identity
     else {
         return Err(Refusal("only cells are fed".into()));
     };
-    let checks = [
+    let (same_job, same_attempt) = match seat {
+        Seat::Job { job, attempt } => (decision.job == *job, decision.attempt == *attempt),
+        // Made for whichever comes first.
+        Seat::Pool { .. } => (true, true),
+    };
+    refuse_first(&[
         (
             "the ticket is for another decision",
             ticket.decision == decision.id,
@@ -128,16 +180,24 @@ fn check_match(
             "the decision is for another image",
             decision.image == record.image,
         ),
-        ("the decision is for another job", decision.job == *job),
+        ("the decision is for another job", same_job),
+        ("the decision is for another attempt", same_attempt),
         (
-            "the decision is for another attempt",
-            decision.attempt == *attempt,
+            "the decision is for the account untrusted, the container is not, or the other way round",
+            (decision.account.as_str() == UNTRUSTED) == *untrusted,
+        ),
+        (
+            "the decision grants egress and the container has none, or the other way round",
+            decision.egress.is_empty() != record.egress,
         ),
         (
             "the decision is under another lock",
             decision.lock_serial == *serial,
         ),
-    ];
+    ])
+}
+
+fn refuse_first(checks: &[(&str, bool)]) -> Result<(), Refusal> {
     match checks.iter().find(|(_, holds)| !holds) {
         Some((wrong, _)) => Err(Refusal((*wrong).to_owned())),
         None => Ok(()),

@@ -8,6 +8,7 @@ pub mod error;
 pub mod frames;
 pub mod http;
 pub mod launch;
+pub mod lease;
 mod own_image;
 pub mod probe;
 pub mod proxy;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
 use bailey_service::Context;
-use bailey_trust::{LockSource, SealingKey};
+use bailey_trust::SealingKey;
 use bailey_types::{ImageId, Service};
 use rustix::process::DumpableBehavior;
 
@@ -55,12 +56,18 @@ pub struct Args {
     /// Id of the image of probes, instead of the one that this process runs from
     #[arg(long)]
     pub probe_image: Option<ImageId>,
+    /// Image of holders
+    #[arg(long)]
+    pub holder_image: Option<String>,
     /// Seconds that an attached cell waits for its envelope to begin
     #[arg(long, default_value_t = 3600)]
     pub idle_seconds: u64,
     /// Seconds that an envelope may take from its first byte to its last
     #[arg(long, default_value_t = 30)]
     pub envelope_seconds: u64,
+    /// Seconds that a sealed image is kept at start although nothing names it: a lock may be in the making
+    #[arg(long, default_value_t = 3600)]
+    pub keep_images_seconds: u64,
 }
 
 /// The service: a client on the mesh, which listens on nothing there.
@@ -77,13 +84,7 @@ pub async fn serve(ctx: Context, args: Args, audit: Arc<dyn Record>) -> anyhow::
     let settings = &ctx.settings;
     let sealing = SealingKey::read(&settings.secret_path("sealing-socket-proxy"))?;
     let remembered = Remembered::open(settings.data_dir.join("lock-serial"))?;
-    let lock = LockSource::new(
-        &settings.config_dir.join("bailey.lock"),
-        ctx.trust.signing.broker,
-        ctx.trust.stack.clone(),
-        remembered.newest(),
-        |_| Ok(()),
-    );
+    let lock = ctx.lock(remembered.newest(), |_| Ok(()));
     let proxy = Arc::new(Proxy::new(Parts {
         trust: Arc::clone(&ctx.trust),
         sealing,
@@ -94,6 +95,7 @@ pub async fn serve(ctx: Context, args: Args, audit: Arc<dyn Record>) -> anyhow::
         audit,
         shutdown: ctx.shutdown.clone(),
         probe_image: args.probe_image,
+        holder_image: args.holder_image,
         patience: Patience {
             idle: Duration::from_secs(args.idle_seconds),
             envelope: Duration::from_secs(args.envelope_seconds),
@@ -108,13 +110,14 @@ pub async fn serve(ctx: Context, args: Args, audit: Arc<dyn Record>) -> anyhow::
     ctx.spawn("docker socket", runner);
     let cli = rpc::serve(Arc::clone(&proxy), manage, args.cli_uid, process);
     ctx.spawn("management socket", cli);
-    ctx.spawn("watch", watch(Arc::clone(&proxy), ctx.clone()));
+    let keep = Duration::from_secs(args.keep_images_seconds);
+    ctx.spawn("watch", watch(Arc::clone(&proxy), ctx.clone(), keep));
     ctx.ready();
     ctx.stopped().await
 }
 
 /// Says what is missing, and tidies up as soon as the engine answers.
-async fn watch(proxy: Arc<Proxy>, ctx: Context) -> anyhow::Result<()> {
+async fn watch(proxy: Arc<Proxy>, ctx: Context, keep: Duration) -> anyhow::Result<()> {
     let mut every = tokio::time::interval(WATCH_EVERY);
     let mut tidied = false;
     loop {
@@ -127,6 +130,12 @@ async fn watch(proxy: Arc<Proxy>, ctx: Context) -> anyhow::Result<()> {
         if docker.is_ok() && !tidied {
             docker = seal::remove_leftovers(proxy.engine(), proxy.stack()).await;
             tidied = docker.is_ok();
+            if tidied {
+                // What cannot be removed now is no trouble: the next lock tries again.
+                if let Err(error) = proxy.collect(keep).await {
+                    tracing::info!(%error, "nothing was collected");
+                }
+            }
         }
         ctx.process
             .trouble("docker", docker.err().map(|e| e.to_string()));

@@ -1,8 +1,9 @@
 //! The walls as they look from inside: the verb `probe`, run in a container that is made like a cell.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 
-use bailey_cell::probe::Finding;
+use bailey_cell::probe::{Finding, path_argument, path_code};
 use bailey_cell::{PROBE_MEMORY_BYTES, PROBE_PIDS, PROBE_UID};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Resource, getrlimit, getuid};
@@ -16,6 +17,28 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(finding) => ExitCode::from(finding.code()),
     }
+}
+
+/// Compares host paths with the lock; the exit code is that of the first path that is another, or 0.
+pub fn run_paths(arguments: &[&str]) -> ExitCode {
+    match look_at(arguments) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(index)) => ExitCode::from(path_code(index)),
+        Err(finding) => ExitCode::from(finding.code()),
+    }
+}
+
+/// Which of the paths is not the very file or folder that was locked. Each is mounted at its own place here.
+fn look_at(arguments: &[&str]) -> Result<Option<usize>, Finding> {
+    for (index, argument) in arguments.iter().enumerate() {
+        let (device, inode, path) = path_argument(argument).ok_or(Finding::Blind)?;
+        let same = std::fs::symlink_metadata(path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (device, inode));
+        if !same {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 fn look() -> Result<(), Finding> {
@@ -119,6 +142,29 @@ mod tests {
         ] {
             assert_eq!(check_status(&STATUS.replace(wall, hole)), Err(finding));
         }
+    }
+
+    #[test]
+    fn a_path_that_was_exchanged_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let locked = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            let found = std::fs::metadata(&path).unwrap();
+            format!("{}:{}:{}", found.dev(), found.ino(), path.display())
+        };
+        let (first, second) = (locked("first"), locked("second"));
+        let look = || look_at(&[&first, &second]);
+        assert_eq!(look(), Ok(None));
+
+        // A link to the locked file is not the locked file.
+        let second = dir.path().join("second");
+        std::fs::rename(&second, dir.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("moved"), &second).unwrap();
+        assert_eq!(look(), Ok(Some(1)));
+        std::fs::remove_file(dir.path().join("first")).unwrap();
+        assert_eq!(look(), Ok(Some(0)));
+        assert_eq!(look_at(&["rubbish"]), Err(Finding::Blind));
     }
 
     #[test]

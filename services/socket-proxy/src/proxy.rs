@@ -1,17 +1,22 @@
 //! The calls of the runner, and what this proxy knows.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+pub mod collecting;
+mod create;
+mod events;
+mod launching;
+mod state;
 
-use bailey_cell::{Cell, Identity, Probe, Spec, create_body, launch, name};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use bailey_cell::Identity;
 use bailey_error::Chain;
 use bailey_trust::{Loaded, LockSource, SealingKey, TrustFile};
-use bailey_types::{Clock, ImageId, JobId, StackId};
+use bailey_types::{Clock, ImageId, StackId};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +25,14 @@ use crate::answer::{cut, json_answer, set_json, status_only, text};
 use crate::audit::Record as Audit;
 use crate::engine::{self, Body, Engine};
 use crate::error::Error;
-use crate::launch::{Delivery, Keys, Refusal};
-use crate::registry::{AttachError, ContainerId, Listed, Record, Registry};
+use crate::launch::Keys;
+use crate::lease::Leases;
+use crate::registry::{ContainerId, Listed, Record, Registry};
 use crate::remembered::Remembered;
 use crate::room::Room;
 use crate::route::{Call, Signal};
 use crate::session::Patience;
-use crate::{compare, own_image};
+use crate::{own_image, seal};
 
 /// What the proxy is made of.
 pub struct Parts {
@@ -48,6 +54,8 @@ pub struct Parts {
     pub shutdown: CancellationToken,
     /// The image of probes; `None`: that of the container this process runs in.
     pub probe_image: Option<ImageId>,
+    /// Reference of the image of holders.
+    pub holder_image: Option<String>,
     /// How long cells wait.
     pub patience: Patience,
 }
@@ -58,16 +66,13 @@ pub struct Proxy {
     parts: Parts,
     keys: Arc<Keys>,
     registry: Registry,
+    leases: Leases,
     room: Room,
     adopted: OnceCell<()>,
+    /// State volumes that plugins may write to, by name.
+    opened: Mutex<BTreeSet<String>>,
     probe_image: OnceCell<ImageId>,
-}
-
-/// What the engine answers to a create.
-#[derive(Deserialize)]
-struct Made {
-    #[serde(rename = "Id")]
-    id: String,
+    holder_image: OnceCell<ImageId>,
 }
 
 impl Proxy {
@@ -82,8 +87,11 @@ impl Proxy {
             probe_image: OnceCell::new_with(parts.probe_image),
             keys: Arc::new(keys),
             registry: Registry::default(),
+            leases: Leases::default(),
+            holder_image: OnceCell::new(),
             room: Room::default(),
             adopted: OnceCell::new(),
+            opened: Mutex::default(),
             parts,
         }
     }
@@ -123,7 +131,18 @@ impl Proxy {
         self.lock().err()
     }
 
-    fn lock(&self) -> Result<Arc<Loaded<()>>, String> {
+    /// The containers that are known.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The time now.
+    pub fn now(&self) -> bailey_types::Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// The lock as it is now; the error is a sentence.
+    pub fn lock(&self) -> Result<Arc<Loaded<()>>, String> {
         let loaded = self.parts.lock.current().map_err(|e| e.to_string())?;
         let seen = self.parts.remembered.seen(loaded.lock.serial);
         seen.map_err(|e| Chain(&e).to_string())?;
@@ -133,7 +152,7 @@ impl Proxy {
     /// Takes over what an earlier life made, once: before that, nothing is known to be ours.
     pub async fn adopt(&self) -> Result<(), Error> {
         let adopt = async {
-            let count = self.registry.adopt(&self.stack, &self.listed().await?);
+            let (_, count) = self.relist().await?;
             tracing::info!(
                 container.count = count,
                 "took over {count} containers of an earlier life"
@@ -141,6 +160,18 @@ impl Proxy {
             Ok::<_, Error>(())
         };
         self.adopted.get_or_try_init(|| adopt).await.copied()
+    }
+
+    /// What the engine has of ours, and how much that is. The books are right by it: also what others removed is forgotten.
+    async fn relist(&self) -> Result<(Vec<Listed>, usize), Error> {
+        let listing = self.registry.begin_list();
+        let listed = self.listed().await?;
+        let settled = listing.settle(&self.stack, &listed);
+        for id in &settled.gone {
+            tracing::info!(container.id = %id, "a container was removed by somebody else");
+            self.leases.forget(id);
+        }
+        Ok((listed, settled.ours))
     }
 
     async fn listed(&self) -> Result<Vec<Listed>, Error> {
@@ -153,7 +184,22 @@ impl Proxy {
         Ok(self.engine().json(Method::GET, &path, None).await?)
     }
 
-    /// Every call but an attach, which needs the connection itself.
+    /// Whether cells of the container's lock may run: only those of the lock as it is now. The error is a sentence.
+    pub fn same_lock(&self, record: &Record) -> Result<(), String> {
+        let Identity::Cell { serial, .. } = &record.identity else {
+            return Ok(());
+        };
+        let here = self.lock()?.lock.serial;
+        if *serial == here {
+            return Ok(());
+        }
+        Err(format!(
+            "the container is of lock {serial}, here it is {here}"
+        ))
+    }
+
+    /// Every call but an attach, which needs the connection itself. Not to be dropped where it changes something: engine and books would
+    /// be at odds.
     pub async fn answer(&self, call: &Call, body: &[u8]) -> Result<Response<Body>, Error> {
         if matches!(call, Call::Ping) {
             self.engine().ping().await?;
@@ -162,13 +208,12 @@ impl Proxy {
         self.adopt().await?;
         match call {
             Call::Ping => Ok(text(StatusCode::OK, "OK")),
-            Call::ProbeImage => Ok(json_answer(
-                StatusCode::OK,
-                &json!({ "Id": self.probe_image().await? }),
-            )),
+            Call::ProbeImage => Ok(image_answer(self.probe_image().await?)),
+            Call::HolderImage => Ok(image_answer(self.holder_image().await?)),
             Call::Create(name) => self.create(name, body).await,
             Call::List => self.list().await,
-            Call::Start(id) => self.pass_on(id, Method::POST, "/start").await,
+            Call::Events => self.events().await,
+            Call::Start(id) => self.start(id).await,
             Call::Kill(id, signal) => self.kill(id, *signal).await,
             Call::Wait(id) => self.wait(id).await,
             Call::Remove(id) => self.remove(id).await,
@@ -182,90 +227,22 @@ impl Proxy {
         self.probe_image.get_or_try_init(find).await.copied()
     }
 
-    async fn create(&self, wanted: &str, body: &[u8]) -> Result<Response<Body>, Error> {
-        let received = compare::read(body).map_err(Error::Refused)?;
-        let labels = received.get("Labels").cloned().unwrap_or_default();
-        let labels: HashMap<String, String> =
-            serde_json::from_value(labels).map_err(|e| Error::refused(format!("Labels: {e}")))?;
-        let identity = Identity::from_labels(&self.stack, &labels)
-            .map_err(|e| Error::refused(format!("Labels: {e}")))?;
-        let (derived, image) = self.derive(&identity, wanted).await?;
-        if let Some(difference) = compare::first_difference(&derived, &received) {
-            return Err(Error::Refused(format!(
-                "the create body is not what the lock says: {difference}"
-            )));
-        }
-        if !self.registry.has_room() {
-            return Err(Error::NotNow(
-                "there are too many containers already".into(),
-            ));
-        }
-        // Our bytes, not the runner's: the engine reads JSON in its own way.
-        let path = format!("/containers/create?name={wanted}");
-        let made = self
-            .engine()
-            .json(Method::POST, &path, Some(derived.to_string().into()));
-        let made: Made = made.await?;
-        let id: ContainerId = made
-            .id
-            .parse()
-            .map_err(|()| engine::Error::Unreadable("a created container has no full id".into()))?;
-        tracing::info!(container.id = %id, "made {wanted}");
-        self.registry.made(id, identity, image);
-        Ok(json_answer(
-            StatusCode::CREATED,
-            &json!({ "Id": made.id, "Warnings": [] }),
-        ))
-    }
-
-    /// The body that `identity` has under this proxy's own lock.
-    async fn derive(&self, identity: &Identity, wanted: &str) -> Result<(Value, ImageId), Error> {
-        match identity {
-            Identity::Cell {
-                plugin,
-                job,
-                attempt,
-                serial,
-            } => {
-                let loaded = self.lock().map_err(Error::NotNow)?;
-                if *serial != loaded.lock.serial {
-                    let here = loaded.lock.serial;
-                    return Err(Error::NotNow(format!(
-                        "the container is of lock {serial}, here it is {here}"
-                    )));
-                }
-                let locked = loaded.lock.plugins.get(plugin);
-                let locked = locked
-                    .ok_or_else(|| Error::Refused(format!("the plugin {plugin} is not locked")))?;
-                let (stack, serial, job, attempt) = (&self.stack, *serial, *job, *attempt);
-                let cell = Cell {
-                    stack,
-                    serial,
-                    plugin,
-                    locked,
-                    job,
-                    attempt,
-                };
-                rendered(&Spec::Cell(cell), wanted).map(|body| (body, locked.proposed.image))
-            }
-            Identity::Probe { job } => self.derive_probe(*job, wanted).await,
-        }
-    }
-
-    async fn derive_probe(&self, job: JobId, wanted: &str) -> Result<(Value, ImageId), Error> {
-        let image = self.probe_image().await?;
-        let probe = Probe {
-            stack: &self.stack,
-            image: &image,
-            job,
+    /// Looked up once: a holder's image changes with the stack's version, never while it runs.
+    async fn holder_image(&self) -> Result<ImageId, Error> {
+        let find = || async {
+            let reference = self.parts.holder_image.as_ref();
+            let reference = reference.ok_or_else(|| {
+                Error::NotNow("this proxy knows no image of holders: --holder-image".into())
+            })?;
+            let found = seal::find(self.engine(), reference).await;
+            found.map_err(|e| Error::NotNow(format!("the image of holders: {e}")))
         };
-        rendered(&Spec::Probe(probe), wanted).map(|body| (body, image))
+        self.holder_image.get_or_try_init(find).await.copied()
     }
 
     /// All of ours. What was made and never recorded, because the runner left in the middle, is taken over here.
     async fn list(&self) -> Result<Response<Body>, Error> {
-        let listed = self.listed().await?;
-        self.registry.adopt(&self.stack, &listed);
+        let (listed, _) = self.relist().await?;
         let known = listed.iter().filter(|entry| {
             entry
                 .id()
@@ -286,6 +263,7 @@ impl Proxy {
     }
 
     async fn kill(&self, id: &ContainerId, signal: Signal) -> Result<Response<Body>, Error> {
+        self.registry.signalled(id);
         self.pass_on(id, Method::POST, &format!("/kill?signal={}", signal.name()))
             .await
     }
@@ -311,7 +289,7 @@ impl Proxy {
         let path = format!("/containers/{id}?force=1&v=1");
         match self.engine().call(Method::DELETE, &path, None).await {
             Ok(_) => {
-                self.registry.forget(id);
+                self.forget(id);
                 Ok(status_only(StatusCode::NO_CONTENT))
             }
             Err(engine::Error::Answered {
@@ -319,11 +297,16 @@ impl Proxy {
                 ..
             }) => {
                 // Somebody else removed it, who may do so: the operator.
-                self.registry.forget(id);
+                self.forget(id);
                 Err(Error::NoSuchContainer)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn forget(&self, id: &ContainerId) {
+        self.leases.forget(id);
+        self.registry.forget(id);
     }
 
     async fn pass_on(
@@ -343,65 +326,8 @@ impl Proxy {
     fn known(&self, id: &ContainerId) -> Result<Record, Error> {
         self.registry.look_up(id).ok_or(Error::NoSuchContainer)
     }
-
-    /// Uses up the container's one attach. It stays used when the engine then fails: a cell is cheap, a second reader is not.
-    pub async fn attach(
-        &self,
-        id: &ContainerId,
-    ) -> Result<(Record, hyper::upgrade::Upgraded), Error> {
-        self.adopt().await?;
-        let record = self
-            .registry
-            .begin_attach(id)
-            .map_err(|error| match error {
-                AttachError::Unknown => Error::NoSuchContainer,
-                AttachError::Again | AttachError::NoCell => Error::Refused(error.to_string()),
-            })?;
-        let upgraded = self.engine().attach(id.as_str()).await?;
-        Ok((record, upgraded))
-    }
-
-    /// Checks and opens an envelope, beside the other work: it may be 24 MiB.
-    pub async fn open(
-        &self,
-        id: &ContainerId,
-        record: &Record,
-        envelope: launch::Envelope,
-    ) -> Result<Delivery, Refusal> {
-        let (keys, id, record) = (Arc::clone(&self.keys), id.clone(), record.clone());
-        let now = self.parts.clock.now();
-        let opening = tokio::task::spawn_blocking(move || keys.open(&id, &record, &envelope, now));
-        opening
-            .await
-            .unwrap_or_else(|_| Err(Refusal("opening the envelope failed".into())))
-    }
-
-    /// Writes down that a cell got its request.
-    pub fn launched(&self, id: &ContainerId, record: &Record, delivery: &Delivery) {
-        let Identity::Cell {
-            plugin,
-            job,
-            attempt,
-            ..
-        } = &record.identity
-        else {
-            return;
-        };
-        let fields = json!({
-            "container": id.as_str(), "plugin": plugin, "job": job, "attempt": attempt,
-            "image": record.image, "decision": delivery.decision, "ticket": delivery.ticket,
-        });
-        self.audit().record("launch.fed", fields, false);
-    }
 }
 
-fn rendered(spec: &Spec<'_>, wanted: &str) -> Result<Value, Error> {
-    let expected = name(spec);
-    if wanted != expected {
-        return Err(Error::Refused(format!(
-            "the container's name must be {expected}"
-        )));
-    }
-    serde_json::to_value(create_body(spec))
-        .map_err(|e| Error::Refused(format!("the create body cannot be written: {e}")))
+fn image_answer(image: ImageId) -> Response<Body> {
+    json_answer(StatusCode::OK, &json!({ "Id": image }))
 }

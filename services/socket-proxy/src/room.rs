@@ -7,6 +7,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Attached cells at a time; each has its buffers.
 const MAX_SESSIONS: usize = 512;
+/// Readers of events at a time; the runner is one.
+const MAX_LISTENERS: usize = 4;
+/// Creates at a time, from the first byte of their bodies on: each of these is up to 256 KiB and read whole.
+const MAX_CREATES: usize = 16;
+/// Starts and removals at a time. They go on when their connection is gone, so that one does not bound them.
+const MAX_CHANGES: usize = 64;
 /// Envelopes up to this size wait for nobody: all sessions together cannot fill the memory with them.
 const SMALL_BYTES: usize = 16 << 10;
 /// Requests that plugins have not read yet, bytes. A plugin may leave its own unread as long as it runs.
@@ -18,6 +24,9 @@ pub struct Room {
     sessions: Arc<Semaphore>,
     unread: Arc<Semaphore>,
     opening: Arc<Semaphore>,
+    listeners: Arc<Semaphore>,
+    creates: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 /// Room for one envelope.
@@ -35,6 +44,9 @@ impl Default for Room {
             unread: Arc::new(Semaphore::new(UNREAD_BYTES / KIB)),
             // Reading and opening takes some three times an envelope's size: one of the largest at a time, or several that are smaller.
             opening: Arc::new(Semaphore::new(MAX_ENVELOPE_BYTES / KIB)),
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            creates: Arc::new(Semaphore::new(MAX_CREATES)),
+            changes: Arc::new(Semaphore::new(MAX_CHANGES)),
         }
     }
 }
@@ -43,6 +55,21 @@ impl Room {
     /// Room for one more attached cell, if there is.
     pub fn session(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.sessions).try_acquire_owned().ok()
+    }
+
+    /// Room for one more reader of events, if there is.
+    pub fn listener(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.listeners).try_acquire_owned().ok()
+    }
+
+    /// Waits for room for one more create.
+    pub async fn create(&self) -> Option<OwnedSemaphorePermit> {
+        acquire(&self.creates, 1).await
+    }
+
+    /// Waits for room for one more start or removal.
+    pub async fn change(&self) -> Option<OwnedSemaphorePermit> {
+        acquire(&self.changes, 1).await
     }
 
     /// Waits for room for an envelope of `size` bytes, at most [`MAX_ENVELOPE_BYTES`].
@@ -68,7 +95,7 @@ impl Place {
     }
 }
 
-/// Neither semaphore is ever closed.
-async fn acquire(from: &Arc<Semaphore>, kib: u32) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(from).acquire_many_owned(kib).await.ok()
+/// No semaphore is ever closed.
+async fn acquire(from: &Arc<Semaphore>, count: u32) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(from).acquire_many_owned(count).await.ok()
 }

@@ -10,6 +10,9 @@ use crate::registry::ContainerId;
 /// The name under which the runner asks for the image of probes.
 pub const PROBE_IMAGE: &str = "bailey-probe";
 
+/// The name under which the runner asks for the image of holders.
+pub const HOLDER_IMAGE: &str = "bailey-holder";
+
 /// Longest path with query.
 const MAX_TARGET_BYTES: usize = 512;
 
@@ -39,6 +42,10 @@ pub enum Call {
     Ping,
     /// Which image probes have.
     ProbeImage,
+    /// Which image holders have.
+    HolderImage,
+    /// What happens to ours, as it happens.
+    Events,
     /// Make a container under this name.
     Create(String),
     /// Ours, all of them.
@@ -66,6 +73,10 @@ pub fn parse(head: &Parts) -> Result<Call, String> {
     let call = match (method, segments.as_slice()) {
         (&(Method::GET | Method::HEAD), ["_ping"]) => query.none().map(|()| Call::Ping),
         (&Method::GET, ["images", PROBE_IMAGE, "json"]) => query.none().map(|()| Call::ProbeImage),
+        (&Method::GET, ["images", HOLDER_IMAGE, "json"]) => {
+            query.none().map(|()| Call::HolderImage)
+        }
+        (&Method::GET, ["events"]) => query.none().map(|()| Call::Events),
         (&Method::POST, ["containers", "create"]) => create(&query),
         (&Method::GET, ["containers", "json"]) => query
             .only(&[("all", YES), ("size", NO)], &["all"])
@@ -257,6 +268,12 @@ mod tests {
             ("GET", "/_ping".to_owned(), Call::Ping),
             ("GET", "/images/bailey-probe/json".into(), Call::ProbeImage),
             (
+                "GET",
+                "/images/bailey-holder/json".into(),
+                Call::HolderImage,
+            ),
+            ("GET", "/events".into(), Call::Events),
+            (
                 "POST",
                 "/containers/create?name=bailey-x&platform=".into(),
                 Call::Create("bailey-x".into()),
@@ -321,6 +338,9 @@ mod tests {
             ("GET", "/containers/json".into()),
             ("GET", "/containers/json?all=1&filters=x".into()),
             ("GET", "/images/json".into()),
+            ("GET", "/events?since=0".into()),
+            ("GET", "/events?filters={}".into()),
+            ("POST", "/events".into()),
             ("POST", "/containers/create".into()),
             (
                 "POST",

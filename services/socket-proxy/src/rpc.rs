@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailey_error::{Classify, Kind};
+use bailey_proto::management::v1::engine_service_server::{EngineService, EngineServiceServer};
 use bailey_proto::management::v1::seal_request::Message;
 use bailey_proto::management::v1::seal_service_server::{SealService, SealServiceServer};
 use bailey_proto::management::v1::{
+    CollectRequest, CollectResponse, DescribeEngineRequest, DescribeEngineResponse,
     InspectImageRequest, InspectImageResponse, SealHeader, SealRequest, SealResponse,
 };
 use bailey_service::Process;
@@ -21,6 +23,7 @@ use tokio::time::timeout;
 use tonic::transport::Server;
 use tonic::{Response, Status, Streaming};
 
+use crate::error::Error;
 use crate::proxy::Proxy;
 use crate::{engine, http as docker_http, seal};
 
@@ -35,17 +38,32 @@ impl Classify for seal::Error {
         match self {
             Self::Invalid(_) | Self::Tar(_) => Kind::InvalidArgument,
             Self::Image { .. } => Kind::FailedPrecondition,
-            Self::Engine(error) => match error {
-                engine::Error::Unreachable(_) | engine::Error::TooOld(_) => Kind::Unavailable,
-                engine::Error::Answered {
-                    status: StatusCode::NOT_FOUND,
-                    ..
-                } => Kind::NotFound,
-                // What the engine said about an image is for the operator, who is the only caller.
-                engine::Error::Answered { .. } | engine::Error::Unreadable(_) => {
-                    Kind::FailedPrecondition
-                }
-            },
+            Self::Engine(error) => error.kind(),
+        }
+    }
+}
+
+impl Classify for engine::Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unreachable(_) | Self::TooOld(_) => Kind::Unavailable,
+            Self::Answered {
+                status: StatusCode::NOT_FOUND,
+                ..
+            } => Kind::NotFound,
+            // What the engine said about an image is for the operator, who is the only caller.
+            Self::Answered { .. } | Self::Unreadable(_) => Kind::FailedPrecondition,
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(_) => Kind::PermissionDenied,
+            Self::NoSuchContainer => Kind::NotFound,
+            Self::NotNow(_) => Kind::FailedPrecondition,
+            Self::Engine(error) => error.kind(),
         }
     }
 }
@@ -59,11 +77,15 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let shutdown = proxy.shutdown().clone();
     let incoming = peers(listener, Arc::clone(&proxy), cli_uid);
+    let tidy = EngineServiceServer::new(Tidy {
+        proxy: Arc::clone(&proxy),
+    });
     let service = SealServiceServer::new(Seals { proxy, process })
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder()
         .concurrency_limit_per_connection(4)
-        .add_service(service);
+        .add_service(service)
+        .add_service(tidy);
     Ok(server
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?)
@@ -137,6 +159,40 @@ impl SealService for Seals {
         let inspected = seal::inspect(self.proxy.engine(), &image).await;
         let image_id = inspected.map_err(|e| bailey_error::status(&e))?.to_string();
         Ok(Response::new(InspectImageResponse { image_id }))
+    }
+}
+
+struct Tidy {
+    proxy: Arc<Proxy>,
+}
+
+#[tonic::async_trait]
+impl EngineService for Tidy {
+    async fn describe_engine(
+        &self,
+        _: tonic::Request<DescribeEngineRequest>,
+    ) -> Result<Response<DescribeEngineResponse>, Status> {
+        let described = self.proxy.engine().describe().await;
+        let described = described.map_err(|e| bailey_error::status(&e))?;
+        Ok(Response::new(DescribeEngineResponse {
+            runtimes: described.runtimes,
+            security_options: described.security,
+            version: described.version,
+        }))
+    }
+
+    async fn collect(
+        &self,
+        request: tonic::Request<CollectRequest>,
+    ) -> Result<Response<CollectResponse>, Status> {
+        let age = Duration::from_secs(request.into_inner().older_than_seconds.into());
+        let collected = self.proxy.collect(age).await;
+        let collected = collected.map_err(|e| bailey_error::status(&e))?;
+        let image_ids = collected.images.iter().map(ToString::to_string).collect();
+        Ok(Response::new(CollectResponse {
+            image_ids,
+            volumes: collected.volumes,
+        }))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sealing: the files of a plugin become an image that is named by its content from then on.
 
+pub mod collect;
 mod image;
+mod places;
 mod tar;
 
 use std::sync::PoisonError;
@@ -16,8 +18,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::engine::{self, Engine};
-pub use image::inspect;
-use image::{BASE_LABEL, PLUGIN_LABEL, TREE_LABEL, inspected};
+use image::{BASE_LABEL, PLUGIN_LABEL, STACK_LABEL, TREE_LABEL, inspected};
+pub use image::{find, inspect};
 use tar::measured;
 
 /// How long a whole seal may take.
@@ -204,6 +206,9 @@ where
             "the tar is not the one that was announced: its SHA-256 differs".into(),
         ));
     }
+    if let Err(reason) = places::check(engine, container).await? {
+        return Err(Error::Tar(reason));
+    }
     let image = commit(engine, stack, request, container).await?;
     Ok(Sealed { image, tar_sha256 })
 }
@@ -223,7 +228,7 @@ async fn commit(
         "User": "",
         "Healthcheck": { "Test": ["NONE"] },
         // The base's own label would come along; a sealed image is no base.
-        "Labels": { BASE_LABEL: "false", PLUGIN_LABEL: plugin, TREE_LABEL: tree },
+        "Labels": { BASE_LABEL: "false", PLUGIN_LABEL: plugin, TREE_LABEL: tree, STACK_LABEL: stack },
     });
     // A tag keeps `docker image prune` away; nothing is ever started by it.
     let tag = format!("{stack}-{plugin}-{}", tree.get(..16).unwrap_or(&tree));

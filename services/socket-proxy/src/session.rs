@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailey_cell::launch::{CONTROL_FRAME, Control, Envelope, MAX_ENVELOPE_BYTES};
+use bailey_cell::launch::{CONTROL_FRAME, Control, MAX_ENVELOPE_BYTES, Message};
 use bailey_error::Chain;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -68,45 +68,124 @@ impl Session {
             }
         };
         let (mut from_runner, mut to_runner) = tokio::io::split(TokioIo::new(runner));
-        let (from_engine, to_engine) = tokio::io::split(TokioIo::new(self.engine));
-        let patience = self.proxy.patience();
-        let mut place = Place::default();
-        let opened = match receive(&mut from_runner, self.proxy.room(), patience).await {
-            Ok(None) => return,
-            Ok(Some((envelope, its_place))) => {
-                place = its_place;
-                self.proxy.open(&self.id, &self.record, envelope).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        place.opened();
-        let ended = match opened {
-            Ok(delivery) => {
-                self.proxy.launched(&self.id, &self.record, &delivery);
-                pass((delivery, place), from_engine, to_engine, &mut to_runner).await
-            }
-            Err(Refusal(reason)) => {
-                let fields = json!({ "container": self.id.as_str(), "reason": reason });
-                self.proxy.audit().record("launch.refused", fields, true);
-                tracing::warn!(container.id = %self.id, "refused to feed a cell: {reason}");
-                control(&mut to_runner, &Control::Refused(reason)).await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error = %Chain(&error), container.id = %self.id, "an attached stream broke");
+        let id = self.id.clone();
+        if let Err(error) = self.converse(&mut from_runner, &mut to_runner).await {
+            tracing::debug!(error = %Chain(&error), container.id = %id, "an attached stream broke");
         }
         if let Err(error) = to_runner.shutdown().await {
-            tracing::debug!(%error, container.id = %self.id, "the runner left early");
+            tracing::debug!(%error, container.id = %id, "the runner left early");
+        }
+    }
+
+    async fn converse(
+        self,
+        from_runner: &mut FromRunner,
+        to_runner: &mut ToRunner,
+    ) -> Result<(), frames::Error> {
+        let (proxy, id) = (&self.proxy, &self.id);
+        let (from_engine, to_engine) = tokio::io::split(TokioIo::new(self.engine));
+        let mut from_engine = frames::Reader::new(from_engine);
+        let mut waited = wait(proxy, from_runner, to_runner, &mut from_engine).await?;
+        if let Waited::Message(Message::Grant(grant), _) = &waited {
+            if let Err(refusal) = proxy.grant(id, &self.record, grant) {
+                return refuse(proxy, id, refusal, to_runner).await;
+            }
+            control(to_runner, &Control::Granted(true)).await?;
+            waited = wait(proxy, from_runner, to_runner, &mut from_engine).await?;
+        }
+        let (envelope, mut place) = match waited {
+            Waited::Message(Message::Envelope(envelope), place) => (envelope, place),
+            Waited::Message(Message::Grant(_), _) => {
+                let again = Refusal("a cell is granted once".into());
+                return refuse(proxy, id, again, to_runner).await;
+            }
+            Waited::Refused(refusal) => return refuse(proxy, id, refusal, to_runner).await,
+            Waited::Ended => return Ok(()),
+        };
+        if let Err(why) = proxy.same_lock(&self.record) {
+            // No refusal, which would be final: another attempt is decided under the new lock.
+            tracing::warn!(container.id = %id, "a cell is not fed: {why}");
+            return Ok(());
+        }
+        let opened = proxy.open(id, &self.record, envelope).await;
+        place.opened();
+        let delivery = match opened {
+            Ok(delivery) => delivery,
+            Err(refusal) => return refuse(proxy, id, refusal, to_runner).await,
+        };
+        if let Err(error) = proxy.lease(&self.record, &delivery.signed_decision).await {
+            // No refusal, which would be final: another attempt has another holder.
+            tracing::warn!(error = %Chain(&error), container.id = %id, "a holder got no lease, so its cell is not fed");
+            return Ok(());
+        }
+        if let Err(refusal) = proxy.launched(id, &self.record, &delivery) {
+            return refuse(proxy, id, refusal, to_runner).await;
+        }
+        pass((delivery, place), from_engine, to_engine, to_runner).await
+    }
+}
+
+type FromRunner = ReadHalf<TokioIo<Upgraded>>;
+type ToRunner = WriteHalf<TokioIo<Upgraded>>;
+type FromEngine = frames::Reader<ReadHalf<TokioIo<Upgraded>>>;
+
+/// What came of waiting for the runner.
+enum Waited {
+    Message(Message, Place),
+    Refused(Refusal),
+    /// Runner or cell left, or there was no room in time.
+    Ended,
+}
+
+/// Waits for the next message. A cell that idles may complain meanwhile, but not answer: there is no request yet.
+async fn wait(
+    proxy: &Proxy,
+    from_runner: &mut FromRunner,
+    to_runner: &mut ToRunner,
+    from_engine: &mut FromEngine,
+) -> Result<Waited, frames::Error> {
+    let receiving = receive(from_runner, proxy.room(), proxy.patience());
+    let mut receiving = std::pin::pin!(receiving);
+    loop {
+        tokio::select! {
+            biased;
+            received = &mut receiving => return Ok(match received {
+                Ok(Some((message, place))) => Waited::Message(message, place),
+                Ok(None) => Waited::Ended,
+                Err(refusal) => Waited::Refused(refusal),
+            }),
+            piece = from_engine.next() => match piece? {
+                Some((stream, piece)) => {
+                    write(to_runner, stream, piece).await?;
+                    if stream == Stream::Out {
+                        let early = "the cell wrote output before it had a request";
+                        return Ok(Waited::Refused(Refusal(early.into())));
+                    }
+                }
+                None => return Ok(Waited::Ended),
+            },
         }
     }
 }
 
-/// Reads the envelope, once there is room for it; `None` where the runner left without one, or there was no room in time.
+async fn refuse(
+    proxy: &Proxy,
+    id: &ContainerId,
+    Refusal(reason): Refusal,
+    to_runner: &mut ToRunner,
+) -> Result<(), frames::Error> {
+    let fields = json!({ "container": id.as_str(), "reason": reason });
+    proxy.audit().record("launch.refused", fields, true);
+    tracing::warn!(container.id = %id, "refused to feed a cell: {reason}");
+    control(to_runner, &Control::Refused(reason)).await
+}
+
+/// Reads a message, once there is room for it; `None` where the runner left without one, or there was no room in time.
 async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     room: &Room,
     patience: Patience,
-) -> Result<Option<(Envelope, Place)>, Refusal> {
+) -> Result<Option<(Message, Place)>, Refusal> {
     let (mut first, mut rest) = ([0; 1], [0; 3]);
     match timeout(patience.idle, from.read(&mut first)).await {
         Ok(Ok(1..)) => {}
@@ -150,7 +229,7 @@ async fn receive(
         if read < size {
             return Ok(Err(Refusal("the envelope ends early".into())));
         }
-        Ok::<_, std::io::Error>(Envelope::from_json(&json).map_err(|e| Refusal(e.to_string())))
+        Ok::<_, std::io::Error>(Message::from_json(&json).map_err(|e| Refusal(e.to_string())))
     };
     match timeout(patience.envelope, envelope).await {
         Ok(Ok(envelope)) => envelope.map(|envelope| Some((envelope, place))),
@@ -162,9 +241,9 @@ async fn receive(
 /// Feeds the cell and hands on what it writes, both at once: a plugin may write much before it has read all.
 async fn pass(
     (delivery, place): (Delivery, Place),
-    from_engine: ReadHalf<TokioIo<Upgraded>>,
+    from_engine: FromEngine,
     to_engine: WriteHalf<TokioIo<Upgraded>>,
-    to_runner: &mut WriteHalf<TokioIo<Upgraded>>,
+    to_runner: &mut ToRunner,
 ) -> Result<(), frames::Error> {
     let Delivery {
         bytes, patterns, ..
@@ -178,7 +257,7 @@ async fn pass(
     };
     let output = async {
         control(to_runner, &Control::Launched(true)).await?;
-        pump(frames::Reader::new(from_engine), to_runner, patterns).await
+        pump(from_engine, to_runner, patterns).await
     };
     let ((), ended) = tokio::join!(feed, output);
     ended

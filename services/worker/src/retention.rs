@@ -30,14 +30,7 @@ const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 /// Prunes until the shutdown.
 pub async fn run(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
-    let path = ctx.settings.config_dir.join("bailey.lock");
-    let lock = LockSource::new(
-        &path,
-        ctx.trust.signing.broker,
-        ctx.trust.stack.clone(),
-        Serial(0),
-        kept_for,
-    );
+    let lock = ctx.lock(Serial(0), kept_for);
     let mut pause = FIRST_PAUSE;
     loop {
         let pruned = tokio::select! {

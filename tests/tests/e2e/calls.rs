@@ -1,14 +1,13 @@
 //! Calls through the API: plugins as people publish them, and plugins that break the protocol.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
-use stack_tests::{Client, Stack, checkout};
-
-use crate::Test;
+use serde_json::json;
+use stack_tests::fixture::{self, call};
+use stack_tests::suite::Test;
+use stack_tests::{Stack, checkout};
 
 pub const TESTS: &[(&str, Test)] = &[
     (
@@ -20,6 +19,7 @@ pub const TESTS: &[(&str, Test)] = &[
         "first_party_plugins_run_in_their_cells",
         first_party_plugins_run_in_their_cells,
     ),
+    ("fetch_gets_a_document", fetch_gets_a_document),
     (
         "a_plugin_that_breaks_the_protocol_fails_alone",
         a_plugin_that_breaks_the_protocol_fails_alone,
@@ -55,87 +55,37 @@ const FIXTURES: &str = r"
     run_as: default
     retry: {max_attempts: 1}
     timeouts: {hangs: 2s, ignores_sigterm: 2s}
+    # No cell stands ready, so that what is there was left there.
+    container: {warm: 0}
   # The same plugin with attempts to lose.
   steady:
     enabled: true
     uses: hostile
     run_as: default
     retry: {max_attempts: 4, backoff_base: 1s}
+    container: {warm: 0}
+  # The first-party plugin, in a cell that has something to fetch.
+  fetch_loopback:
+    enabled: true
+    run_as: default
+    config: {allow_hosts: ['127.0.0.1:8000']}
 ";
 
-/// Drops the fixtures into the operator's plugin root, configures and locks them.
+/// Configures and locks the fixtures.
 pub fn add_fixtures(stack: &Stack) -> anyhow::Result<()> {
-    for plugin in ["handshake", "hostile"] {
-        let from = checkout().join("tests/fixtures/plugins").join(plugin);
-        copy(&from, &stack.home.join("plugin-roots/mine").join(plugin))?;
-    }
-    let path = stack.home.join("config/plugins.yaml");
-    let starter = fs::read_to_string(&path)?;
-    fs::write(&path, starter + FIXTURES)?;
-    let mut set = stack.command(
-        checkout()
-            .join("build/bin/bailey")
-            .to_str()
-            .context("path")?,
-    );
-    set.arg("--home").arg(&stack.home).args([
-        "vault",
-        "set",
-        "hostile_canary",
-        "--grant",
-        "hostile",
-    ]);
-    pipe(set, CANARY)?;
-    stack.bailey_ok(&["plugin", "lock", "--all", "--yes"])?;
-    stack.wait_ready()
+    // The folder beside it is the fixture's; this file of it is the first-party plugin itself.
+    let loopback = fixture::root(stack).join("fetch_loopback");
+    fs::create_dir_all(&loopback)?;
+    fs::copy(
+        checkout().join("plugins/fetch/run.py"),
+        loopback.join("fetch.py"),
+    )?;
+    fixture::add(stack, &["handshake", "hostile", "fetch_loopback"], FIXTURES)?;
+    fixture::seal_secret(stack, "hostile_canary", CANARY, "hostile")?;
+    fixture::lock(stack)
 }
 
 const CANARY: &str = "canary-2f1c77d0-not-to-be-seen";
-
-fn pipe(mut command: std::process::Command, input: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let mut child = command
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("no stdin")?
-        .write_all(input.as_bytes())?;
-    let status = child.wait()?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
-}
-
-/// Calls a command and waits for its outcome.
-pub fn call(
-    client: &mut Client,
-    plugin: &str,
-    command: &str,
-    payload: &Value,
-) -> anyhow::Result<Value> {
-    let answer = client.post(
-        &format!("/plugin/{plugin}/{command}?wait=60s"),
-        &json!({ "payload": payload }),
-    )?;
-    ensure!(
-        answer.status == 200,
-        "{plugin} {command} answered {}: {}",
-        answer.status,
-        answer.text
-    );
-    Ok(answer.json)
-}
 
 fn a_published_v2_plugin_runs_unmodified(stack: &Stack) -> anyhow::Result<()> {
     let mut client = stack.client()?;
@@ -192,6 +142,44 @@ fn first_party_plugins_run_in_their_cells(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A cell has loopback only: the document's server stands in the same cell, started by the fixture before fetch's own code.
+fn fetch_gets_a_document(stack: &Stack) -> anyhow::Result<()> {
+    let mut client = stack.client()?;
+    // Given a document of 17 bytes, when fetch is asked for it,
+    let url = "http://127.0.0.1:8000/document.txt";
+    let got = call(&mut client, "fetch_loopback", "fetch", &json!({"url": url}))?;
+    // then it answers with the document, in its result and in its event.
+    ensure!(
+        got["result"] == format!("{url} answered 200 with 17 bytes"),
+        "{got}"
+    );
+    let events = stack.events("fetch.completed", "0")?;
+    ensure!(events.contains("fetched in a cell"), "{events}");
+    // What its configuration does not list, it refuses, though it could be reached;
+    let port = call(
+        &mut client,
+        "fetch_loopback",
+        "fetch",
+        &json!({"url": "http://127.0.0.1:8001/document.txt"}),
+    )?;
+    ensure!(
+        port["status"] != "succeeded" && port.to_string().contains("not public"),
+        "{port}"
+    );
+    // and a document that is not there fails the call.
+    let missing = call(
+        &mut client,
+        "fetch_loopback",
+        "fetch",
+        &json!({"url": "http://127.0.0.1:8000/nothing"}),
+    )?;
+    ensure!(
+        missing["status"] != "succeeded" && missing.to_string().contains("answered 404"),
+        "{missing}"
+    );
+    Ok(())
+}
+
 fn a_plugin_that_breaks_the_protocol_fails_alone(stack: &Stack) -> anyhow::Result<()> {
     let mut client = stack.client()?;
     for command in [
@@ -207,10 +195,9 @@ fn a_plugin_that_breaks_the_protocol_fails_alone(stack: &Stack) -> anyhow::Resul
             done["status"] != "succeeded" && !done["last_error"].is_null(),
             "{command}: {done}"
         );
-        ensure!(
-            stack.cells()?.is_empty(),
-            "{command} left its container behind"
-        );
+        stack
+            .wait_no_cells("hostile")
+            .with_context(|| format!("{command} left its container behind"))?;
         let well = call(&mut client, "hostile", "well", &json!({}))?;
         ensure!(well["result"] == "well", "after {command}: {well}");
     }
@@ -239,10 +226,9 @@ fn a_plugin_that_hangs_is_ended(stack: &Stack) -> anyhow::Result<()> {
                 .is_none_or(|all| all.len() < 10),
             "{done}"
         );
-        ensure!(
-            stack.cells()?.is_empty(),
-            "{command} left its container behind"
-        );
+        stack
+            .wait_no_cells("hostile")
+            .with_context(|| format!("{command} left its container behind"))?;
     }
     Ok(())
 }
@@ -280,24 +266,7 @@ fn events_are_followed_from_where_a_client_was(stack: &Stack) -> anyhow::Result<
         "/events",
         &json!({"type": "e2e.second", "payload": {"n": 2}}),
     )?;
-    let port = "18443";
-    let token = fs::read_to_string(stack.home.join("secrets/api.token"))?;
-    let follow = |after: &str| -> anyhow::Result<String> {
-        let ca = stack.home.join("config/ca.pem");
-        let output = std::process::Command::new("curl")
-            .args(["--silent", "--max-time", "2", "--cacert"])
-            .arg(ca)
-            .args([
-                "-H",
-                &format!("Authorization: Bearer {}", token.trim()),
-                "-H",
-                &format!("Last-Event-ID: {after}"),
-            ])
-            .arg(format!("https://localhost:{port}/events?types=e2e.*"))
-            .output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let all = follow("0")?;
+    let all = stack.events("e2e.*", "0")?;
     let id = all
         .lines()
         .find_map(|line| {
@@ -312,7 +281,7 @@ fn events_are_followed_from_where_a_client_was(stack: &Stack) -> anyhow::Result<
         "{all}"
     );
     // Then the second comes, and the first does not.
-    let rest = follow(&id)?;
+    let rest = stack.events("e2e.*", &id)?;
     ensure!(
         !rest.contains("e2e.first") && rest.contains("e2e.second"),
         "{rest}"

@@ -2,8 +2,7 @@
 
 use anyhow::ensure;
 use stack_tests::Stack;
-
-use crate::Test;
+use stack_tests::suite::Test;
 
 pub const TESTS: &[(&str, Test)] = &[
     (

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use stack_tests::Stack;
-
-use crate::Test;
-use crate::calls::call;
+use stack_tests::fixture::call;
+use stack_tests::suite::Test;
 
 pub const TESTS: &[(&str, Test)] = &[
     (
@@ -48,7 +47,8 @@ fn a_job_survives_the_killing_of_each_service(stack: &Stack) -> anyhow::Result<(
             .as_str()
             .context("no job id")?
             .to_owned();
-        let running = || -> anyhow::Result<_> { Ok((!stack.cells()?.is_empty()).then_some(())) };
+        let running =
+            || -> anyhow::Result<_> { Ok((!stack.cells("steady")?.is_empty()).then_some(())) };
         stack.until(Duration::from_secs(30), "the start of a cell", running)?;
         stack.kill(service)?;
         let done = stack.until(
@@ -78,7 +78,7 @@ fn a_job_survives_the_killing_of_each_service(stack: &Stack) -> anyhow::Result<(
             .with_context(|| format!("after {service} was killed"))?;
     }
     stack.until(Duration::from_secs(30), "the removal of all cells", || {
-        Ok(stack.cells()?.is_empty().then_some(()))
+        Ok(stack.cells("steady")?.is_empty().then_some(()))
     })?;
     let well = call(&mut stack.client()?, "hostile", "well", &json!({}))?;
     ensure!(well["result"] == "well", "{well}");

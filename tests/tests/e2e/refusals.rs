@@ -5,9 +5,8 @@ use std::fs;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use stack_tests::Stack;
-
-use crate::Test;
-use crate::calls::call;
+use stack_tests::fixture::call;
+use stack_tests::suite::Test;
 
 pub const TESTS: &[(&str, Test)] = &[
     (
@@ -375,16 +374,11 @@ fn a_token_without_the_scope_is_refused(stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn refusals_are_in_the_audit_log(stack: &Stack) -> anyhow::Result<()> {
-    // The log's own files, as an auditor would read them.
-    let copy = tempfile::tempdir()?;
-    let from = format!("{}:/data", stack.service("audit")?);
     stack.until(
         std::time::Duration::from_secs(30),
         "the refusals in the log",
         || {
-            stack.docker(&["cp", &from, copy.path().to_str().context("path")?])?;
-            let mut all = String::new();
-            read_all(copy.path(), &mut all)?;
+            let all = stack.audited()?;
             let wanted = [
                 "create.refused",
                 "enrol.refused",
@@ -399,16 +393,4 @@ fn refusals_are_in_the_audit_log(stack: &Stack) -> anyhow::Result<()> {
             Ok(wanted.iter().all(|kind| all.contains(kind)).then_some(()))
         },
     )
-}
-
-fn read_all(dir: &std::path::Path, all: &mut String) -> anyhow::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            read_all(&path, all)?;
-        } else {
-            all.push_str(&String::from_utf8_lossy(&fs::read(path)?));
-        }
-    }
-    Ok(())
 }

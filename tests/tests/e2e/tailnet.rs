@@ -3,9 +3,8 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use stack_tests::suite::Test;
 use stack_tests::{Stack, checkout};
-
-use crate::Test;
 
 pub const TESTS: &[(&str, Test)] = &[
     (

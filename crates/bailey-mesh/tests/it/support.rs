@@ -20,12 +20,11 @@ use bailey_proto::broker::v1::{
     RenewRequest, RenewResponse, RollRequest, RollResponse,
 };
 use bailey_service::Context;
-use bailey_test::TestStack;
+use bailey_test::{TestStack, stranger};
 use bailey_types::{Clock, Service, Timestamp};
 use rcgen::KeyPair;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -182,19 +181,10 @@ pub fn now() -> Timestamp {
 
 /// A TLS client that believes every server and shows whatever it was given.
 pub fn adversary(shown: Option<Shown>) -> ClientConfig {
-    bailey_service::install_tls_provider();
-    let builder = ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous));
-    let mut config = match shown {
-        Some(shown) => {
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(shown.key.serialize_der()));
-            builder.with_client_auth_cert(shown.chain, key).unwrap()
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
+    stranger::tls(shown.map(|shown| {
+        let key = PrivatePkcs8KeyDer::from(shown.key.serialize_der());
+        (shown.chain, PrivateKeyDer::from(key))
+    }))
 }
 
 /// Connects, then reads until the server has said its first word (its h2 settings) or refused.
@@ -210,44 +200,4 @@ pub async fn knock(
     // In TLS 1.3 the client is done before the server has looked at its certificate.
     stream.read_exact(&mut [0; 9]).await?;
     Ok(stream)
-}
-
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

@@ -1,13 +1,12 @@
 //! The tar (POSIX ustar) of a tree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
 use bailey_types::Blake3;
 
-use super::{Error, File};
+use super::{Error, File, open};
 
 /// Where the files lie in the image.
 const PREFIX: &str = "plugin/";
@@ -28,12 +27,19 @@ pub(super) fn write(
             io::empty(),
         )?;
     }
+    let root = open::root(dir).map_err(|source| Error::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
     for (name, file) in files {
         let path = dir.join(name);
-        let source = fs::File::open(&path).map_err(|source| Error::Io {
+        let opened = open::below(&root, name).map_err(|source| Error::Io {
             path: path.clone(),
             source,
         })?;
+        let Some((source, _)) = opened else {
+            return Err(Error::Changed { path });
+        };
         let mut reader = Hashing {
             inner: source.take(file.bytes),
             hasher: blake3::Hasher::new(),

@@ -151,6 +151,47 @@ fn a_file_that_changes_after_it_was_hashed_is_not_sealed() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_file_is_neither_followed_nor_waited_for() {
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let elsewhere = plugin(&[("b.py", "b", 0o644)]);
+    let pipe = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+    };
+    let changes: [Change; 3] = [
+        ("lib/b.py", &pipe),
+        ("lib/b.py", &|path| {
+            std::os::unix::fs::symlink(elsewhere.path().join("b.py"), path).unwrap();
+        }),
+        ("lib", &|path| {
+            std::os::unix::fs::symlink(elsewhere.path(), path).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let dir = plugin(FILES);
+        let tree = Tree::read(dir.path()).unwrap();
+        let (path, away) = (dir.path().join(name), dir.path().join("away"));
+        fs::rename(&path, away).unwrap();
+        change(&path);
+        // The same bytes, but not of this plugin.
+        assert!(tree.write_tar(std::io::sink()).is_err(), "{name}");
+        // Between the look at the entry and its opening: the same opening, without the look.
+        let opened = open::root(dir.path()).and_then(|root| open::below(&root, "lib/b.py"));
+        assert!(matches!(opened, Ok(None) | Err(_)), "{name}");
+        let entrypoint = manifest("lib/b.py");
+        assert!(tree.suggested_image(&entrypoint).is_err(), "{name}");
+    }
+    let dir = plugin(FILES);
+    let root = open::root(dir.path()).unwrap();
+    assert!(open::below(&root, "lib/b.py").unwrap().is_some());
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    let said = Tree::read(&link).unwrap_err().to_string();
+    assert!(said.contains("is not a folder"), "{said}");
+}
+
+#[test]
 fn links_pipes_and_world_writable_folders_are_refused() {
     let refused = |dir: &tempfile::TempDir| Tree::read(dir.path()).unwrap_err().to_string();
     let dir = plugin(FILES);

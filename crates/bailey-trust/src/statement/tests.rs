@@ -70,3 +70,29 @@ fn validity_has_a_start_an_end_and_a_greatest_length() {
     assert!(check_time("ticket", at(100), at(160), at(98)).is_err());
     assert!(check_time("ticket", at(100), at(161), at(130)).is_err());
 }
+
+fn pool_grant(expires_at: Timestamp) -> PoolGrant {
+    PoolGrant {
+        id: GrantId::new(),
+        plugin: "echo".parse().unwrap(),
+        image: format!("sha256:{}", "a".repeat(64)).parse().unwrap(),
+        lock_serial: Serial(1),
+        cells: 2,
+        issued_at: Timestamp(1000),
+        expires_at,
+    }
+}
+
+#[test]
+fn a_pool_grant_is_good_for_an_hour_and_for_nothing_else() {
+    let end = Timestamp(1000).plus(PoolGrant::MAX_VALIDITY);
+    assert!(pool_grant(end).check_time(end).is_ok());
+    assert!(pool_grant(end).check_time(Timestamp(end.0 + 1)).is_err());
+    let longer = pool_grant(Timestamp(end.0 + 1));
+    assert!(longer.check_time(Timestamp(2000)).is_err());
+    let key = SigningKey::generate();
+    let signed = sign(&pool_grant(end), &key).unwrap();
+    assert!(verify::<PoolGrant>(&signed, &key.verifying_key()).is_ok());
+    let error = verify::<Decision>(&signed, &key.verifying_key()).unwrap_err();
+    assert_eq!(error, StatementError::BadSignature("decision"));
+}

@@ -24,7 +24,13 @@ pub(super) fn check(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
                 serde_json::json!({ "file": error.file, "place": place, "message": error.message })
             })
             .collect();
-        out.json(&serde_json::json!({ "ok": errors.is_empty(), "errors": errors }))?;
+        let warnings = found
+            .as_ref()
+            .map(|(_, config)| bailey_config::warnings(config))
+            .unwrap_or_default();
+        out.json(
+            &serde_json::json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }),
+        )?;
     }
     let (files, config) = found?;
     if !home.json() {
@@ -34,6 +40,9 @@ pub(super) fn check(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
             files.texts.len(),
             config.pipelines.len()
         ));
+        for warning in bailey_config::warnings(&config) {
+            out.line(format_args!("! {warning}"));
+        }
     }
     Ok(Done::Well)
 }

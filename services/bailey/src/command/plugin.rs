@@ -1,18 +1,25 @@
-//! `bailey plugin list` and `run`.
+//! `bailey plugin list`, `show` and `run`.
 
 use std::time::Duration;
 
 use bailey_plugin::Catalogue;
 use bailey_plugin::manifest::Access;
+use bailey_plugin::rating::Rating;
+use bailey_plugin::tree::Tree;
+use bailey_trust::{LockedPlugin, TrustFile};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{job, payload};
+use crate::Misconfigured;
 use crate::api::Api;
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, ShowArgs};
 use crate::home::Home;
+use crate::lock;
+use crate::manage::Admin;
 use crate::output::{Done, Out, plain};
+use crate::rated::{Grants, Rated};
 
 pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     let catalogue: Catalogue = Api::with_token(home)?.get("/plugins").await?;
@@ -29,9 +36,13 @@ pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
                 Access::Write => format!("{}*", command.name),
             });
             let commands = commands.collect::<Vec<_>>().join(" ");
+            let rating = plugin.rating.as_ref().map_or_else(String::new, |rating| {
+                format!("{}/{}", rating.score, Rating::BEST)
+            });
             [
                 plugin.name.to_string(),
                 plain(&plugin.version),
+                rating,
                 commands,
                 plain(&plugin.description),
             ]
@@ -42,10 +53,73 @@ pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         return Ok(Done::Well);
     }
     out.table(
-        ["PLUGIN", "VERSION", "COMMANDS (*: writes)", "DESCRIPTION"],
+        [
+            "PLUGIN",
+            "VERSION",
+            "RATING",
+            "COMMANDS (*: writes)",
+            "DESCRIPTION",
+        ],
         &rows,
     );
     Ok(Done::Well)
+}
+
+pub(super) async fn show(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let trust = TrustFile::read(&home.trust_file())?;
+    let present = lock::present(home, &trust)?;
+    let locked = present
+        .as_ref()
+        .and_then(|lock| Some((lock, lock.plugins.get(&args.plugin)?)));
+    let (lock, plugin) = locked.ok_or_else(|| {
+        Misconfigured(format!(
+            "{} is not locked; `bailey plugin list` lists what is",
+            args.plugin
+        ))
+    })?;
+    let grants = Grants::ask(home, &Admin::read(home.admin_token_file())?).await?;
+    let drift = drift(plugin);
+    let rating = Rated::of(lock, &grants).rating_of(&args.plugin, plugin, drift.is_some());
+    if home.json() {
+        out.json(&serde_json::json!({
+            "name": args.plugin, "serial": lock.serial, "locked": plugin, "rating": rating, "drift": drift,
+        }))?;
+        return Ok(Done::Well);
+    }
+    out.line(format_args!("{} as of lock {}", args.plugin, lock.serial));
+    for (name, value) in lock::shown(plugin, rating.clone()) {
+        out.line(format_args!("  {name:14} {}", plain(&value)));
+    }
+    for reason in &rating.reasons {
+        out.line(format_args!(
+            "  {:14} -{} {}",
+            "", reason.points, reason.text
+        ));
+    }
+    let commands = plugin.proposed.manifest.commands.iter();
+    let commands: Vec<_> = commands.map(|command| command.name.to_string()).collect();
+    out.line(format_args!("  {:14} {}", "commands", commands.join(" ")));
+    out.line(format_args!(
+        "  {:14} {}",
+        "files",
+        plugin.proposed.files.len()
+    ));
+    let seal = drift.map_or_else(
+        || "its folder is what was sealed".to_owned(),
+        |drift| format!("its folder is not what was sealed: {drift}"),
+    );
+    out.line(format_args!("  {:14} {}", "seal", plain(&seal)));
+    Ok(Done::Well)
+}
+
+/// What is different between the folder of a plugin and its seal.
+fn drift(plugin: &LockedPlugin) -> Option<String> {
+    let proposed = &plugin.proposed;
+    match Tree::read(std::path::Path::new(&proposed.source)) {
+        Ok(tree) if tree.blake3 == proposed.tree_blake3 => None,
+        Ok(_) => Some("its files have changed".to_owned()),
+        Err(e) => Some(format!("{:#}", anyhow::Error::from(e))),
+    }
 }
 
 #[derive(Serialize)]
@@ -53,6 +127,11 @@ struct Call<'a> {
     payload: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dedupe_key: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Cleared<'a> {
+    plugin: &'a bailey_types::PluginName,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -104,4 +183,17 @@ pub(super) async fn run(home: &Home, args: &RunArgs, out: &mut Out) -> anyhow::R
     } else {
         Done::Badly
     })
+}
+
+pub(super) async fn clear(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let plugin = &args.plugin;
+    Api::with_token(home)?
+        .delete(&format!("/quarantine/{plugin}"))
+        .await?;
+    if home.json() {
+        out.json(&Cleared { plugin })?;
+    } else {
+        out.line(format_args!("cells of {plugin} are kept ready again"));
+    }
+    Ok(Done::Well)
 }

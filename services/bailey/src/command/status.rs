@@ -34,6 +34,11 @@ struct Health {
     #[serde(default)]
     posture: String,
     #[serde(default)]
+    warning_count: u64,
+    /// Only for whoever has a token.
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
     services: Vec<Service>,
 }
 
@@ -80,10 +85,14 @@ async fn asked(home: &Home, wait: Option<Duration>) -> anyhow::Result<Answer> {
     }
 }
 
+/// With the token, if there is one: the stack says more then. Whether it is ready, everybody may know.
 async fn ask(home: &Home) -> anyhow::Result<Answer> {
-    Api::open(home)?
-        .call(Method::GET, "/healthz", None, ANSWER_TIME)
-        .await
+    let api = if home.token_file().is_file() {
+        Api::with_token(home)?
+    } else {
+        Api::open(home)?
+    };
+    api.call(Method::GET, "/healthz", None, ANSWER_TIME).await
 }
 
 fn show(health: &Health, out: &mut Out) {
@@ -120,6 +129,15 @@ fn show(health: &Health, out: &mut Out) {
     ));
     for trouble in &health.troubles {
         out.line(format_args!("  ! {}", plain(trouble)));
+    }
+    for warning in &health.warnings {
+        out.line(format_args!("  ! {}", plain(warning)));
+    }
+    if health.warnings.is_empty() && health.warning_count > 0 {
+        out.line(format_args!(
+            "  ! {} warnings about the configuration; `bailey config check` tells them",
+            health.warning_count
+        ));
     }
 }
 

@@ -1,40 +1,57 @@
 //! What is proposed: for each enabled plugin what it is, and what the configuration makes of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Context as _;
 use bailey_config::{Config, PluginConfig};
 use bailey_plugin::discovery::{self, Discovery, Found};
 use bailey_plugin::tree::Tree;
-use bailey_plugin::{Container, Limits, Manifest};
+use bailey_plugin::{Limits, Manifest};
 use bailey_trust::{Lock, LockProposal, ProposedPlugin};
 use bailey_types::PluginName;
 
+use super::derived::{Derived, Sources, Terms};
 use super::seal::{Sealed, Sealer, Wanted};
 use crate::Misconfigured;
 
-/// Everything: configuration from disk, every enabled plugin from its folder.
+/// Everything: the configuration of `files`, every enabled plugin from its folder.
 pub(super) async fn all(
-    config_dir: &Path,
+    files: BTreeMap<String, String>,
     present: Option<&Lock>,
+    terms: &Terms,
     sealer: &mut Sealer,
 ) -> anyhow::Result<LockProposal> {
-    let files = bailey_config::read_dir(config_dir)?.texts;
     let config = bailey_config::parse(&files)?;
     let discovery = discover(&config)?;
     let mut problems = Vec::new();
     for (name, plugin) in config.enabled_plugins() {
         match find(&discovery, name, plugin) {
-            Some(found) => check(&config, name, plugin, &found.manifest, &mut problems),
+            Some(found) => {
+                let sources = Sources {
+                    config: &config,
+                    name,
+                    plugin,
+                    manifest: &found.manifest,
+                    terms,
+                };
+                check(sources, &mut problems);
+            }
             None => problems.push(not_found(&config, name, plugin)),
         }
     }
+    problems.extend(unknown_resets(terms, &config));
     fail_with(&problems)?;
     let mut plugins = BTreeMap::new();
     for (name, plugin) in config.enabled_plugins() {
         if let Some(found) = find(&discovery, name, plugin) {
-            let proposed = propose(&config, name, plugin, found, present, &plugins, sealer).await;
+            let sources = Sources {
+                config: &config,
+                name,
+                plugin,
+                manifest: &found.manifest,
+                terms,
+            };
+            let proposed = propose(sources, found, present, &plugins, sealer).await;
             plugins.insert(
                 name.clone(),
                 proposed.with_context(|| format!("sealing {name}"))?,
@@ -51,6 +68,7 @@ pub(super) async fn all(
 pub(super) async fn one(
     name: &PluginName,
     present: &Lock,
+    terms: &Terms,
     sealer: &mut Sealer,
 ) -> anyhow::Result<LockProposal> {
     let config =
@@ -61,24 +79,25 @@ pub(super) async fn one(
     let discovery = discover(&config)?;
     let found = find(&discovery, name, plugin)
         .ok_or_else(|| Misconfigured(not_found(&config, name, plugin)))?;
+    let sources = Sources {
+        config: &config,
+        name,
+        plugin,
+        manifest: &found.manifest,
+        terms,
+    };
     let mut problems = Vec::new();
-    check(&config, name, plugin, &found.manifest, &mut problems);
+    check(sources, &mut problems);
+    for other in terms.reset_state.iter().filter(|other| *other != name) {
+        problems.push(format!("--reset-state {other}: only {name} is locked here"));
+    }
     fail_with(&problems)?;
     let mut plugins: BTreeMap<_, _> = present
         .plugins
         .iter()
         .map(|(name, locked)| (name.clone(), locked.proposed.clone()))
         .collect();
-    let proposed = propose(
-        &config,
-        name,
-        plugin,
-        found,
-        Some(present),
-        &BTreeMap::new(),
-        sealer,
-    )
-    .await;
+    let proposed = propose(sources, found, Some(present), &BTreeMap::new(), sealer).await;
     plugins.insert(
         name.clone(),
         proposed.with_context(|| format!("sealing {name}"))?,
@@ -89,9 +108,12 @@ pub(super) async fn one(
     })
 }
 
-/// The configuration from disk; the plugins as they were sealed.
-pub(super) fn config_only(config_dir: &Path, present: &Lock) -> anyhow::Result<LockProposal> {
-    let files = bailey_config::read_dir(config_dir)?.texts;
+/// The configuration of `files`; the plugins as they were sealed.
+pub(super) fn config_only(
+    files: BTreeMap<String, String>,
+    present: &Lock,
+    terms: &Terms,
+) -> anyhow::Result<LockProposal> {
     let config = bailey_config::parse(&files)?;
     let (mut plugins, mut problems) = (BTreeMap::new(), Vec::new());
     for (name, plugin) in config.enabled_plugins() {
@@ -116,8 +138,15 @@ pub(super) fn config_only(config_dir: &Path, present: &Lock) -> anyhow::Result<L
             ));
             continue;
         };
-        check(&config, name, plugin, &sealed.manifest, &mut problems);
-        let derived = Derived::of(&config, plugin, &sealed.manifest);
+        let sources = Sources {
+            config: &config,
+            name,
+            plugin,
+            manifest: &sealed.manifest,
+            terms,
+        };
+        check(sources, &mut problems);
+        let (derived, _) = Derived::of(sources);
         if derived.entrypoint != sealed.entrypoint
             || image_of(plugin) != image_of_locked(present, name)
         {
@@ -176,14 +205,24 @@ fn not_found(config: &Config, name: &PluginName, plugin: &PluginConfig) -> Strin
     )
 }
 
-/// What the configuration asks of a plugin that its manifest does not have.
-fn check(
-    config: &Config,
-    name: &PluginName,
-    plugin: &PluginConfig,
-    manifest: &Manifest,
-    problems: &mut Vec<String>,
-) {
+fn unknown_resets(terms: &Terms, config: &Config) -> Vec<String> {
+    let names = terms.reset_state.iter();
+    names
+        .filter(|name| config.enabled_plugin(name).is_none())
+        .map(|name| format!("--reset-state {name}: no such plugin is enabled"))
+        .collect()
+}
+
+/// What the configuration asks of a plugin that its manifest does not have, and what else stands against locking it.
+fn check(sources: Sources<'_>, problems: &mut Vec<String>) {
+    let Sources {
+        config,
+        name,
+        plugin,
+        manifest,
+        ..
+    } = sources;
+    problems.extend(Derived::of(sources).1);
     for key in manifest
         .config_keys
         .required
@@ -220,75 +259,34 @@ fn check(
 
 fn fail_with(problems: &[String]) -> anyhow::Result<()> {
     if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Misconfigured(problems.join("\n")).into())
+        return Ok(());
     }
-}
-
-/// What configuration, manifest and account make of a plugin.
-struct Derived {
-    entrypoint: Vec<String>,
-    limits: Limits,
-}
-
-impl Derived {
-    fn of(config: &Config, plugin: &PluginConfig, manifest: &Manifest) -> Self {
-        let account = config.accounts.get(&plugin.run_as);
-        let account = account.map_or_else(Container::default, |account| Container {
-            memory_bytes: account.memory_bytes,
-            millicpus: account.millicpus,
-            pids: account.pids,
-            ..Container::default()
-        });
-        let entrypoint = plugin
-            .container
-            .entrypoint
-            .clone()
-            .or_else(|| manifest.container.entrypoint.clone());
-        Self {
-            entrypoint: entrypoint
-                .unwrap_or_else(|| vec![format!("/plugin/{}", manifest.entrypoint_path())]),
-            limits: Limits::resolve(&[&plugin.container, &manifest.container, &account]),
+    // Several plugins of one account have the same trouble with it.
+    let mut lines: Vec<&str> = Vec::new();
+    for problem in problems {
+        if !lines.contains(&problem.as_str()) {
+            lines.push(problem);
         }
     }
-
-    fn apply(self, sealed: ProposedPlugin, plugin: &PluginConfig) -> ProposedPlugin {
-        let (here, there) = (&plugin.container, &sealed.manifest.container);
-        let egress = if here.egress.is_empty() {
-            there.egress.clone()
-        } else {
-            here.egress.clone()
-        };
-        let state = here.state.or(there.state).unwrap_or_default();
-        ProposedPlugin {
-            entrypoint: self.entrypoint,
-            account: plugin.run_as.clone(),
-            limits: self.limits,
-            state,
-            egress,
-            host_paths: Vec::new(),
-            ..sealed
-        }
-    }
+    Err(Misconfigured(lines.join("\n")).into())
 }
 
 async fn propose(
-    config: &Config,
-    name: &PluginName,
-    plugin: &PluginConfig,
+    sources: Sources<'_>,
     found: &Found,
     present: Option<&Lock>,
     done: &BTreeMap<PluginName, ProposedPlugin>,
     sealer: &mut Sealer,
 ) -> anyhow::Result<ProposedPlugin> {
+    let (name, plugin) = (sources.name, sources.plugin);
     let tree = Tree::read(&found.dir)?;
     tree.check_entrypoint(&found.manifest)?;
     let reference = base_reference(plugin, &found.manifest, &tree)?;
     let base = sealer.image(&reference).await?.ok_or_else(|| {
         Misconfigured(format!("the base image {reference} does not exist; `make up` makes ours, others must be loaded into the engine"))
     })?;
-    let derived = Derived::of(config, plugin, &found.manifest);
+    let (derived, problems) = Derived::of(sources);
+    fail_with(&problems)?;
     let same = |sealed: &&ProposedPlugin| {
         sealed.tree_blake3 == tree.blake3
             && sealed.base == Some(base)
@@ -338,6 +336,8 @@ async fn propose(
         state: bailey_plugin::StateKind::None,
         egress: Vec::new(),
         host_paths: Vec::new(),
+        walls: bailey_trust::Walls::default(),
+        reset_state: false,
     };
     Ok(derived.apply(proposed, plugin))
 }

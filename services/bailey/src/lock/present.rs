@@ -6,7 +6,7 @@ use bailey_types::Serial;
 use crate::home::Home;
 
 /// The lock in force, if there is one that may be believed.
-pub(super) fn read(home: &Home, trust: &TrustFile) -> anyhow::Result<Option<Lock>> {
+pub(crate) fn read(home: &Home, trust: &TrustFile) -> anyhow::Result<Option<Lock>> {
     let source = LockSource::new(
         &home.lock_file(),
         trust.signing.broker,

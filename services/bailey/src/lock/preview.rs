@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bailey_trust::{Lock, LockedPlugin, ProposedPlugin};
+use bailey_plugin::rating::Rating;
+use bailey_plugin::{Limits, StateKind};
+use bailey_trust::{LockedPlugin, Mode, ProposedPlugin};
 use bailey_types::{PluginName, Serial};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::output::Out;
+use crate::rated::{self, Rated};
 
 /// How a thing differs from the one that is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +47,9 @@ struct PluginChange {
     files: BTreeMap<String, Change>,
     /// What else is different, one line each.
     details: Vec<String>,
+    /// How it would be rated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rating: Option<Rating>,
 }
 
 /// The differences between two locks.
@@ -53,19 +59,38 @@ pub(super) struct Preview {
     plugins: BTreeMap<PluginName, PluginChange>,
     unchanged: usize,
     config_files: BTreeMap<String, Change>,
+    warnings: Vec<String>,
+}
+
+/// A plugin of a lock, with its rating.
+struct Side<'a> {
+    plugin: &'a LockedPlugin,
+    rating: Rating,
+}
+
+impl<'a> Side<'a> {
+    fn of(rated: &Rated<'a>, name: &PluginName) -> Option<Self> {
+        let plugin = rated.lock.plugins.get(name)?;
+        Some(Self {
+            plugin,
+            rating: rated.rating(name, plugin),
+        })
+    }
 }
 
 impl Preview {
-    pub(super) fn of(before: Option<&Lock>, after: &Lock) -> Self {
-        let none = BTreeMap::new();
-        let old = before.map_or(&none, |lock| &lock.plugins);
-        let names: BTreeSet<_> = old.keys().chain(after.plugins.keys()).collect();
+    pub(super) fn of(before: Option<&Rated<'_>>, rated: &Rated<'_>) -> Self {
+        let (before, old, after) = (before.map(|rated| rated.lock), before, rated.lock);
+        let names: BTreeSet<_> = before
+            .into_iter()
+            .chain([after])
+            .flat_map(|lock| lock.plugins.keys())
+            .collect();
         let count = names.len();
         let changes = names.into_iter().filter_map(|name| {
-            Some((
-                name.clone(),
-                plugin(old.get(name), after.plugins.get(name))?,
-            ))
+            let before = old.and_then(|rated| Side::of(rated, name));
+            let change = plugin(name, before.as_ref(), Side::of(rated, name).as_ref())?;
+            Some((name.clone(), change))
         });
         let plugins: BTreeMap<_, _> = changes.collect();
         let no_files = BTreeMap::new();
@@ -78,6 +103,7 @@ impl Preview {
             unchanged: count - plugins.len(),
             plugins,
             config_files,
+            warnings: rated.warnings(),
         }
     }
 
@@ -88,7 +114,7 @@ impl Preview {
 
     pub(super) fn to_json(&self, code: &str) -> serde_json::Value {
         let code = (!self.is_empty()).then_some(code);
-        json!({ "code": code, "serial": self.serial, "plugins": self.plugins, "unchanged": self.unchanged, "config_files": self.config_files })
+        json!({ "code": code, "serial": self.serial, "plugins": self.plugins, "unchanged": self.unchanged, "config_files": self.config_files, "warnings": self.warnings })
     }
 
     pub(super) fn show(&self, out: &mut Out) {
@@ -115,28 +141,36 @@ impl Preview {
         if self.unchanged > 0 {
             out.line(format_args!("= {} plugins as they are", self.unchanged));
         }
+        for warning in &self.warnings {
+            out.line(format_args!("! {warning}"));
+        }
     }
 }
 
-fn plugin(before: Option<&LockedPlugin>, after: Option<&LockedPlugin>) -> Option<PluginChange> {
-    let change = Change::of(before, after)?;
-    let none = BTreeMap::new();
-    let files = |plugin: Option<&LockedPlugin>| plugin.map(|plugin| plugin.proposed.files.clone());
-    let (old, new) = (files(before), files(after));
+fn plugin(
+    name: &PluginName,
+    before: Option<&Side<'_>>,
+    after: Option<&Side<'_>>,
+) -> Option<PluginChange> {
+    let locked = |side: Option<&Side<'_>>| side.map(|side| side.plugin.clone());
+    let change = Change::of(locked(before).as_ref(), locked(after).as_ref())?;
+    let files = |side: Option<&Side<'_>>| {
+        side.map(|side| side.plugin.proposed.files.clone())
+            .unwrap_or_default()
+    };
     let files = match change {
         // That it is gone says it all.
         Change::Removed => BTreeMap::new(),
-        Change::New | Change::Changed => {
-            differences(old.as_ref().unwrap_or(&none), new.as_ref().unwrap_or(&none))
-        }
+        Change::New | Change::Changed => differences(&files(before), &files(after)),
     };
     let details = after
-        .map(|after| details(before, after))
+        .map(|after| details(name, before, after))
         .unwrap_or_default();
     Some(PluginChange {
         change,
         files,
         details,
+        rating: after.map(|after| after.rating.clone()),
     })
 }
 
@@ -152,21 +186,39 @@ fn differences<K: Ord + Clone, V: PartialEq>(
 }
 
 /// What is granted, and what is different of it.
-fn details(before: Option<&LockedPlugin>, after: &LockedPlugin) -> Vec<String> {
+fn details(name: &PluginName, before: Option<&Side<'_>>, after: &Side<'_>) -> Vec<String> {
     let Some(before) = before else {
-        return facts(after)
-            .into_iter()
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
+        let all = facts(after).into_iter();
+        return all.map(|(name, value)| format!("{name} {value}")).collect();
     };
     let pairs = facts(before).into_iter().zip(facts(after));
     let different = pairs.filter(|((_, old), (_, new))| old != new);
-    different
+    let mut details: Vec<_> = different
         .map(|((name, old), (_, new))| format!("{name} {old} -> {new}"))
-        .collect()
+        .collect();
+    let (old, new) = (before.plugin, after.plugin);
+    for path in &new.proposed.host_paths {
+        let same_name = old.proposed.host_paths.iter().find(|o| o.path == path.path);
+        if same_name.is_some_and(|old| (old.device, old.inode) != (path.device, path.inode)) {
+            let path = path.path.display();
+            details.push(format!(
+                "{path} is another folder or file than the one that was locked"
+            ));
+        }
+    }
+    if new.state_generation != old.state_generation {
+        details.push("what it kept so far is left behind".to_owned());
+    } else if new.proposed.state != StateKind::None && new.proposed.image != old.proposed.image {
+        details.push(format!(
+            "what its earlier code kept stays; to leave it behind: --reset-state {name}"
+        ));
+    }
+    details
 }
 
-fn facts(plugin: &LockedPlugin) -> [(&'static str, String); 10] {
+/// Everything of a plugin that an operator may want to compare, in the order in which it is shown.
+fn facts(side: &Side<'_>) -> [(&'static str, String); 15] {
+    let plugin = side.plugin;
     let ProposedPlugin {
         manifest,
         image,
@@ -174,25 +226,10 @@ fn facts(plugin: &LockedPlugin) -> [(&'static str, String); 10] {
         entrypoint,
         source,
         account,
-        limits,
         state,
-        egress,
         ..
     } = &plugin.proposed;
-    let list = |items: &[String]| {
-        if items.is_empty() {
-            "none".to_owned()
-        } else {
-            items.join(" ")
-        }
-    };
-    let limits = format!(
-        "{} MiB memory, {} millicores, {} pids, {} MiB /tmp",
-        limits.memory_bytes >> 20,
-        limits.millicpus,
-        limits.pids,
-        limits.tmp_bytes >> 20
-    );
+    let walls = &plugin.proposed.walls;
     [
         ("version", manifest.version.clone()),
         ("from", source.clone()),
@@ -203,11 +240,86 @@ fn facts(plugin: &LockedPlugin) -> [(&'static str, String); 10] {
         ),
         ("entrypoint", entrypoint.join(" ")),
         ("account", account.to_string()),
-        ("limits", limits),
+        ("runs as", identity(plugin)),
+        (
+            "runtime",
+            walls.runtime.clone().unwrap_or_else(|| "runc".to_owned()),
+        ),
+        ("host paths", host_paths(&plugin.proposed)),
+        ("limits", limits(&plugin.proposed.limits)),
+        (
+            "if it changes",
+            walls.untrusted.as_ref().map_or_else(
+                || "it fails".to_owned(),
+                |bounds| format!("untrusted: {}", limits(bounds)),
+            ),
+        ),
         ("state", format!("{state:?}").to_lowercase()),
-        ("egress", list(egress)),
-        ("uid", plugin.uid.to_string()),
+        ("egress", egress(&plugin.proposed)),
+        ("warm cells", walls.warm.to_string()),
+        ("rating", rated::line(&side.rating)),
     ]
+}
+
+/// Everything that is locked of a plugin, for `plugin show`.
+pub(crate) fn shown(plugin: &LockedPlugin, rating: Rating) -> Vec<(&'static str, String)> {
+    facts(&Side { plugin, rating }).into()
+}
+
+fn identity(plugin: &LockedPlugin) -> String {
+    match plugin.proposed.walls.mode {
+        Mode::Confined => format!("confined, uid {}", plugin.uid),
+        Mode::Credentialed { uid, gid } => {
+            format!("CREDENTIALED, uid {uid}, gid {gid} of the host")
+        }
+        Mode::Unconfined => "UNCONFINED, root of the engine's default container".to_owned(),
+    }
+}
+
+fn host_paths(plugin: &ProposedPlugin) -> String {
+    let home = plugin.walls.home.as_ref();
+    let paths = plugin.host_paths.iter().map(|path| {
+        let mode = if path.writable { "rw" } else { "ro" };
+        let home = if home == Some(&path.path) {
+            ", HOME"
+        } else {
+            ""
+        };
+        format!("{} ({mode}{home})", path.path.display())
+    });
+    or_none(&paths.collect::<Vec<_>>())
+}
+
+fn egress(plugin: &ProposedPlugin) -> String {
+    if plugin.egress.is_empty() {
+        return "none".to_owned();
+    }
+    let bounds = &plugin.walls.egress_limits;
+    format!(
+        "{} ({} connections at once, {} KiB a call, {} s each)",
+        plugin.egress.join(" "),
+        bounds.connections,
+        bounds.total_bytes >> 10,
+        bounds.connection_seconds
+    )
+}
+
+fn limits(limits: &Limits) -> String {
+    format!(
+        "{} MiB memory, {} millicores, {} pids, {} MiB /tmp",
+        limits.memory_bytes >> 20,
+        limits.millicpus,
+        limits.pids,
+        limits.tmp_bytes >> 20
+    )
+}
+
+fn or_none(items: &[String]) -> String {
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(" ")
+    }
 }
 
 /// Enough of an image id to compare by eye.

@@ -204,22 +204,41 @@ async fn the_stacks_reason_is_shown() {
 
 #[tokio::test]
 async fn a_stack_that_is_not_ready_is_shown_and_has_exit_code_1() {
-    let body = r#"{"status":"degraded","troubles":["no runner is connected"],"services":[{"service":"engine","state":"ready","rss_bytes":5242880}]}"#;
+    let body = r#"{"status":"degraded","troubles":["no runner is connected"],"warning_count":1,"warnings":["CREDENTIALED: ops"],"services":[{"service":"engine","state":"ready","rss_bytes":5242880}]}"#;
     let gateway = Gateway::answering(503, body).await;
     gateway
         .bailey(&["status"])
         .await
         .expect(1)
         .says("engine   ready  5.0 MiB")
-        .says("! no runner is connected");
-    // No token is sent to what anybody may ask.
-    assert_eq!(gateway.asked()[0].1, None);
+        .says("! no runner is connected")
+        .says("! CREDENTIALED: ops");
+    // Whoever has a token is told names too.
+    assert_eq!(gateway.asked()[0].1.as_deref(), Some("Bearer secret-token"));
     gateway
         .bailey(&["status", "--wait", "300ms", "--json"])
         .await
         .expect(1)
         .says("\"troubles\"");
     assert!(gateway.asked().len() > 2, "it did not ask again");
+}
+
+#[tokio::test]
+async fn without_a_token_warnings_are_counted_and_plugins_have_their_rating() {
+    let gateway = Gateway::answering(200, r#"{"status":"ok","warning_count":2}"#).await;
+    gateway
+        .bailey(&["status"])
+        .await
+        .expect(0)
+        .says("! 2 warnings about the configuration");
+    let body = r#"{"plugins":[{"name":"a","version":"1","description":"","commands":[],"rating":{"score":7,"reasons":[]}},
+        {"name":"b","version":"1","description":"","commands":[]}]}"#;
+    let gateway = Gateway::answering(200, body).await;
+    gateway
+        .bailey(&["plugin", "list"])
+        .await
+        .expect(0)
+        .says("a       1        7/8");
 }
 
 #[tokio::test]

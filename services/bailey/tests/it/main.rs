@@ -8,7 +8,10 @@
 
 mod api;
 mod files;
+mod host;
 mod lock;
+mod stand;
+mod walls;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

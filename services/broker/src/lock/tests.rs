@@ -200,6 +200,68 @@ fn a_vault_made_anew_goes_on_from_the_lock_in_force() {
     );
 }
 
+/// Locks these plugins on top of `present`; those in `reset` with their state reset. Answers the generation of each.
+fn generations(world: &World, plugins: &[&str], reset: &[&str], present: Option<&Lock>) -> Lock {
+    let vault = world.vault.document().unwrap();
+    let mut proposal = proposal(plugins);
+    for name in reset {
+        let plugin = proposal
+            .plugins
+            .get_mut(&name.parse::<PluginName>().unwrap());
+        plugin.unwrap().reset_state = true;
+    }
+    let proposed = world
+        .notary
+        .propose(&vault, present, proposal, Timestamp(1))
+        .unwrap();
+    world.sign(&proposed.code).unwrap()
+}
+
+fn generation(lock: &Lock, plugin: &str) -> u32 {
+    lock.plugins[&plugin.parse::<PluginName>().unwrap()].state_generation
+}
+
+#[test]
+fn state_is_kept_unless_it_is_reset_and_what_was_left_behind_never_comes_back() {
+    let world = World::new();
+    let first = generations(&world, &["echo", "greet"], &[], None);
+    assert_eq!(
+        (generation(&first, "echo"), generation(&first, "greet")),
+        (0, 0)
+    );
+    let second = generations(&world, &["echo", "greet"], &["echo"], Some(&first));
+    assert_eq!(
+        (generation(&second, "echo"), generation(&second, "greet")),
+        (1, 0)
+    );
+    // What was proposed once is not proposed again by whoever goes on from the lock.
+    assert!(
+        second
+            .plugins
+            .values()
+            .all(|plugin| !plugin.proposed.reset_state)
+    );
+    let third = generations(&world, &["echo", "greet"], &[], Some(&second));
+    assert_eq!(generation(&third, "echo"), 1);
+    // Gone and back again, with the lock lost in between.
+    generations(&world, &["greet"], &[], Some(&third));
+    assert_eq!(
+        generation(&generations(&world, &["echo"], &[], None), "echo"),
+        1
+    );
+}
+
+#[test]
+fn a_vault_made_anew_goes_on_with_the_state_of_the_lock_in_force() {
+    let world = World::new();
+    let old = generations(&world, &["echo"], &["echo"], None);
+    assert_eq!(generation(&old, "echo"), 1);
+    let anew = generations(&World::new(), &["echo"], &[], Some(&old));
+    assert_eq!(generation(&anew, "echo"), 1);
+    let reset = generations(&World::new(), &["echo"], &["echo"], Some(&old));
+    assert_eq!(generation(&reset, "echo"), 2);
+}
+
 #[test]
 fn the_serial_is_on_disk_before_the_signature_is_out() {
     let world = World::new();
@@ -223,12 +285,10 @@ fn uids_run_out_instead_of_reaching_into_those_of_others() {
         next_uid: 59_998,
         uids: BTreeMap::new(),
     };
-    assert!(give(&mut state, &"a".parse().unwrap()).is_ok());
-    assert!(matches!(
-        give(&mut state, &"b".parse().unwrap()),
-        Err(Error::NoUid)
-    ));
-    assert!(give(&mut state, &"a".parse().unwrap()).is_ok());
+    let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+    assert!(give(&mut state, &a).is_ok());
+    assert!(matches!(give(&mut state, &b), Err(Error::NoUid)));
+    assert!(give(&mut state, &a).is_ok());
 }
 
 #[test]
@@ -260,6 +320,12 @@ fn a_proposal_that_does_not_fit_its_configuration_is_refused() {
     assert_eq!(
         refused(moved),
         "the plugin echo runs as default, but is proposed as other"
+    );
+    let mut weaker = proposal(&["echo"]);
+    weaker.plugins.get_mut(&echo).unwrap().walls.mode = bailey_trust::Mode::Unconfined;
+    assert_eq!(
+        refused(weaker),
+        "the plugin echo is confined by its configuration, but is proposed as unconfined"
     );
     let mut broken = proposal(&["echo"]);
     broken

@@ -51,6 +51,15 @@ pub struct Delivered<'a> {
     pub withheld: Vec<&'a SecretName>,
 }
 
+/// What a plugin gets whose folder has changed since it was sealed: nothing.
+pub fn of_untrusted(delivery: &Delivery) -> Result<Delivered<'static>, (Reason, String)> {
+    if delivery.requires_vault {
+        let why = "the plugin requires the vault, and gets nothing of it since its folder has changed: lock it again";
+        return Err((Reason::RequiresVault, why.into()));
+    }
+    Ok(Delivered::default())
+}
+
 /// Decides what a plugin gets. `document` is `None` where there is no vault; a sealed vault is not that, and never gets here.
 pub fn decide<'a>(
     document: Option<&'a Document>,

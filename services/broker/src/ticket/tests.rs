@@ -116,6 +116,7 @@ fn lock(nonce: &Nonce) -> Loaded<Deliveries> {
         tree_mac: tree_mac(nonce, &tree),
         uid: 20_000,
         holder_uid: 20_001,
+        state_generation: 0,
     };
     let lock = Lock {
         version: 1,
@@ -393,4 +394,47 @@ fn a_plugin_gets_the_secrets_of_the_principal_that_the_lock_names() {
     world.lock.view.get_mut(&plugin()).unwrap().principal = "other".parse().unwrap();
     let made = world.make().unwrap();
     assert_eq!(made.record["secrets"], json!(["others_key"]));
+}
+
+/// A world in which policy found that the folder of `greet` has changed.
+fn untrusted() -> World {
+    let mut world = World::new();
+    let locked = world.lock.lock.plugins.get_mut(&plugin()).unwrap();
+    locked.proposed.walls.untrusted = Some(bailey_plugin::Limits::default());
+    locked.proposed.egress = vec!["example.org:443".into()];
+    world.decision.account = "untrusted".parse().unwrap();
+    world
+}
+
+#[test]
+fn a_plugin_that_has_changed_gets_no_secret() {
+    let world = untrusted();
+    let made = world.make().unwrap();
+    assert_eq!(world.opened(&made), REQUEST);
+    assert_eq!(made.record["account"], json!("untrusted"));
+    assert_eq!(made.record["secrets"], json!([]));
+    // Its neighbour: the same plugin, decided about as it was sealed.
+    let mut world = untrusted();
+    world.decision.account = "default".parse().unwrap();
+    world.decision.egress = vec!["example.org:443".into()];
+    assert_eq!(world.make().unwrap().record["secrets"], json!(["demo_key"]));
+}
+
+#[test]
+fn a_plugin_that_has_changed_does_not_run_if_it_cannot_do_without_secrets() {
+    let mut world = untrusted();
+    world.lock.view.get_mut(&plugin()).unwrap().requires_vault = true;
+    assert_eq!(reason(world.make()), Reason::RequiresVault);
+}
+
+#[test]
+fn untrusted_is_an_account_only_where_the_lock_has_it_and_only_with_nothing() {
+    let mut world = untrusted();
+    world.decision.egress = vec!["example.org:443".into()];
+    assert_eq!(reason(world.make()), Reason::WrongGrant);
+    let mut world = untrusted();
+    let locked = world.lock.lock.plugins.get_mut(&plugin()).unwrap();
+    locked.proposed.walls.untrusted = None;
+    assert_eq!(reason(world.make()), Reason::WrongGrant);
+    assert!(untrusted().make().is_ok());
 }

@@ -157,7 +157,7 @@ pub struct LockState {
     pub uids: BTreeMap<PluginName, Uids>,
 }
 
-/// A plugin's uids.
+/// A plugin's uids, and which of its state volumes is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uids {
@@ -165,6 +165,9 @@ pub struct Uids {
     pub uid: u32,
     /// Of its holders.
     pub holder_uid: u32,
+    /// How often its state was reset. Kept here for the same reason: a plugin that comes back must not find what it once left behind.
+    #[serde(default)]
+    pub state_generation: u32,
 }
 
 /// A change of a secret, as asked for.

@@ -263,6 +263,8 @@ pub fn proposal() -> LockProposal {
         state: StateKind::None,
         egress: Vec::new(),
         host_paths: Vec::new(),
+        walls: bailey_trust::Walls::default(),
+        reset_state: false,
     };
     LockProposal {
         config_files: BTreeMap::from([("config.yaml".into(), CONFIG.into())]),

@@ -19,6 +19,7 @@ fn beat(held: &[Lease], trouble: &str) -> Heartbeat {
         held: held.iter().copied().collect(),
         trouble: trouble.into(),
         posture: "confined".into(),
+        ..Heartbeat::default()
     }
 }
 
@@ -114,4 +115,32 @@ async fn an_old_connection_speaks_for_nobody() {
     assert_eq!(fleet.heartbeat("r", 1, &beat(&[], "")), None);
     fleet.disconnected("r", 1);
     assert_eq!(fleet.room(), Room::At("r".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clearance_goes_to_the_runner_that_has_quarantined_the_plugin_and_to_no_other() {
+    let fleet = Fleet::new(Vec::new(), EXPIRY);
+    let clear = LeaseResponse::default();
+    assert_eq!(fleet.clear("echo", &clear), Err(NotCleared::NoRunner));
+
+    let (sender, mut messages) = link(1);
+    fleet.hello("r", 2, &none(), 1, sender);
+    let said = Heartbeat {
+        quarantined: BTreeSet::from(["echo".to_owned()]),
+        ..beat(&[], "")
+    };
+    fleet.heartbeat("r", 1, &said).unwrap();
+
+    assert_eq!(
+        fleet.clear("other", &clear),
+        Err(NotCleared::NotQuarantined)
+    );
+    assert!(messages.try_recv().is_err());
+    assert_eq!(fleet.clear("echo", &clear), Ok(()));
+    assert!(messages.try_recv().is_ok());
+
+    fleet.heartbeat("r", 1, &beat(&[], "")).unwrap();
+    assert_eq!(fleet.clear("echo", &clear), Err(NotCleared::NotQuarantined));
+    fleet.disconnected("r", 1);
+    assert_eq!(fleet.clear("echo", &clear), Err(NotCleared::NoRunner));
 }

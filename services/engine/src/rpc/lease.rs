@@ -141,6 +141,11 @@ impl Api {
                 held,
                 trouble: heartbeat.trouble,
                 posture: heartbeat.posture,
+                quarantined: heartbeat
+                    .quarantined
+                    .into_iter()
+                    .map(|entry| entry.plugin)
+                    .collect(),
             };
             let Some(found) = self.state.fleet.heartbeat(instance, number, &said) else {
                 break;

@@ -9,6 +9,7 @@ use bailey_proto::engine::v1::{
     ReadJobRequest, ReadJobResponse, ReadTreeRequest, ReadTreeResponse, StatusRequest,
     StatusResponse, SubscribeRequest, SubscribeResponse, WaitForJobRequest, WaitForJobResponse,
 };
+use bailey_trust::rating::{Facts, Secrets};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
@@ -18,7 +19,29 @@ use crate::db::job::list::Filter;
 use crate::feed::{self, Cursor};
 use crate::job;
 use crate::pattern::Patterns;
+use crate::view::Locked;
 use crate::{db, query};
+
+/// What is locked, each plugin with its rating. Grants and folders are not the engine's to see, so they do not count in it.
+fn catalogue(locked: &Locked) -> Catalogue {
+    let plugins = locked.lock.plugins.iter();
+    let mut catalogue =
+        Catalogue::of(plugins.map(|(name, plugin)| (name, &plugin.proposed.manifest)));
+    for entry in &mut catalogue.plugins {
+        let config = locked.view.config.plugins.get(&entry.name);
+        let facts = Facts {
+            secrets: if config.is_some_and(|config| config.requires_vault) {
+                Secrets::Required
+            } else {
+                Secrets::Unknown
+            },
+            drifted: false,
+        };
+        let plugin = locked.lock.plugins.get(&entry.name);
+        entry.rating = plugin.map(|plugin| bailey_trust::rating(plugin, &facts));
+    }
+    catalogue
+}
 
 #[tonic::async_trait]
 impl QueryService for Api {
@@ -102,9 +125,7 @@ impl QueryService for Api {
             .state
             .locked()
             .map_err(|e| Status::failed_precondition(e.to_string()))?;
-        let plugins = locked.lock.plugins.iter();
-        let catalogue =
-            Catalogue::of(plugins.map(|(name, plugin)| (name, &plugin.proposed.manifest)));
+        let catalogue = catalogue(&locked);
         let json =
             serde_json::to_string(&catalogue).map_err(|_| Status::internal("internal error"))?;
         Ok(Response::new(CatalogueResponse {

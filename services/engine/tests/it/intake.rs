@@ -252,3 +252,16 @@ async fn the_scheduler_hears_of_its_own_jobs_only() {
         1
     );
 }
+
+#[tokio::test]
+async fn the_catalogue_rates_each_plugin_by_what_is_locked() {
+    let engine = TestEngine::start().await;
+    let answer = engine.query().catalogue(wire::CatalogueRequest {}).await;
+    let catalogue: bailey_plugin::Catalogue =
+        serde_json::from_str(&answer.unwrap().into_inner().catalogue_json).unwrap();
+    let score = |name: &str| {
+        let entry = catalogue.plugins.iter().find(|e| e.name.as_str() == name);
+        entry.unwrap().rating.as_ref().unwrap().score
+    };
+    assert_eq!((score("first"), score("once")), (8, 7));
+}

@@ -60,6 +60,7 @@ impl TestRunner {
             held,
             trouble: trouble.to_owned(),
             posture: "confined".to_owned(),
+            quarantined: Vec::new(),
         };
         self.requests
             .send(wire::LeaseRequest {
@@ -82,7 +83,9 @@ impl TestRunner {
     pub async fn job(&mut self) -> wire::Assignment {
         match self.next().await {
             lease_response::Message::Assignment(assignment) => assignment,
-            lease_response::Message::Cancel(cancel) => panic!("{cancel:?}"),
+            other @ (lease_response::Message::Cancel(_) | lease_response::Message::Clear(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -90,7 +93,10 @@ impl TestRunner {
     pub async fn cancel(&mut self) -> wire::Cancel {
         match self.next().await {
             lease_response::Message::Cancel(cancel) => cancel,
-            lease_response::Message::Assignment(assignment) => panic!("{assignment:?}"),
+            other
+            @ (lease_response::Message::Assignment(_) | lease_response::Message::Clear(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

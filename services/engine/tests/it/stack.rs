@@ -25,7 +25,7 @@ accounts: {default: {}}
 plugins:
   first: {retry: {max_attempts: 2, backoff_base: 1ms}}
   second: {retry: {max_attempts: 2, backoff_base: 1ms}}
-  once: {retry: {max_attempts: 1}}
+  once: {retry: {max_attempts: 1}, requires_vault: true}
   serial: {retry: {max_attempts: 2, backoff_base: 1ms}}
   forbidden:
   off: {enabled: false}
@@ -72,10 +72,13 @@ fn locked(name: &str, uid: u32) -> LockedPlugin {
             state: StateKind::None,
             egress: Vec::new(),
             host_paths: Vec::new(),
+            walls: bailey_trust::Walls::default(),
+            reset_state: false,
         },
         tree_mac: Blake3([5; 32]),
         uid,
         holder_uid: uid + 1,
+        state_generation: 0,
     }
 }
 

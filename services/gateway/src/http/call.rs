@@ -1,10 +1,12 @@
 //! `POST /plugin/{plugin}/{command}`: a job for one command of one plugin.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use bailey_plugin::manifest::Access;
 use bailey_proto::engine::v1 as engine;
 use http::{HeaderMap, StatusCode};
@@ -16,6 +18,7 @@ use crate::auth::{self, scopes};
 use crate::http::job::{self, JobView, Wait};
 use crate::problem::Problem;
 use crate::state::State;
+use crate::view::View;
 
 /// The body of a call; an empty body is an empty payload.
 #[derive(Deserialize, ToSchema)]
@@ -64,6 +67,7 @@ pub struct Accepted {
     ))]
 pub async fn call(
     Shared(state): Shared<State>,
+    Extension(view): Extension<Arc<View>>,
     Path((plugin, command)): Path<(String, String)>,
     query: Result<Query<CallQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -73,22 +77,30 @@ pub async fn call(
     let wait = query
         .wait
         .as_deref()
-        .map(|text| Wait::parse(text, state.api().max_sync_timeout))
+        .map(|text| Wait::parse(text, view.api.max_sync_timeout))
         .transpose()?;
     let call = parse(&body)?;
-    // The token is checked before the catalogue is read, so that a stranger cannot probe for names.
-    auth::reader(&state, &headers, scopes::INVOKE_READ).await?;
-    let allowed = match access(&state, &plugin, &command).await? {
-        Access::Read => scopes::INVOKE_READ,
-        Access::Write => scopes::INVOKE_WRITE,
-    };
     let payload = call
         .payload
         .as_ref()
         .map_or("{}", |raw| raw.get())
         .as_bytes();
-    let origin = auth::caller(&state, &headers, allowed, (&plugin, &command), payload).await?;
-    let permit = wait.map(|_| state.wait_permit()).transpose()?;
+    let origin = match access(&state, &plugin, &command).await {
+        Ok(access) => {
+            let allowed = match access {
+                Access::Read => scopes::INVOKE_READ,
+                Access::Write => scopes::INVOKE_WRITE,
+            };
+            auth::caller(&state, &headers, allowed, (&plugin, &command), payload).await?
+        }
+        Err(problem) => {
+            // Names are told to whoever has a token: a stranger cannot probe for them.
+            auth::reader(&state, &headers, scopes::INVOKE_READ).await?;
+            return Err(problem);
+        }
+    };
+    let limit = view.api.max_concurrent_sync;
+    let permit = wait.map(|_| state.wait_permit(limit)).transpose()?;
     let request = engine::SubmitJobRequest {
         origin: Some(origin),
         plugin: plugin.clone(),

@@ -1,16 +1,20 @@
 //! `/healthz`: how the stack is, for people, programs and `bailey status --wait`.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State as Shared;
+use axum::{Extension, Json};
 use bailey_proto::broker::v1 as broker;
 use bailey_proto::broker::v1::Readiness;
 use bailey_proto::engine::v1 as engine;
 use bailey_types::{Service, Timestamp};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::{self, scopes};
 use crate::state::State;
+use crate::view::View;
 
 /// A service that was not heard for this long is stale: three beats.
 const STALE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -34,6 +38,11 @@ pub struct Health {
     pub version: &'static str,
     /// `confined`, `unconfined` or `refused: …`.
     pub posture: String,
+    /// How many warnings there are about the configuration that is locked.
+    pub warning_count: usize,
+    /// The warnings; only for requests with a token, for they tell names of accounts, plugins and host paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
     /// Every service of the stack.
     pub services: Vec<ServiceHealth>,
 }
@@ -53,13 +62,23 @@ pub struct ServiceHealth {
     pub rss_bytes: u64,
 }
 
-/// How the stack is: 200 when all is ready, 503 otherwise. Needs no token.
+/// How the stack is: 200 when all is ready, 503 otherwise. Needs no token; with one, it tells the warnings too.
 #[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses(
     (status = 200, description = "All services are ready", body = Health),
     (status = 503, description = "Something is missing; the body says what", body = Health),
 ))]
-pub async fn healthz(Shared(state): Shared<State>) -> (StatusCode, Json<Health>) {
-    let health = read(&state).await;
+pub async fn healthz(
+    Shared(state): Shared<State>,
+    Extension(view): Extension<Arc<View>>,
+    headers: HeaderMap,
+) -> (StatusCode, Json<Health>) {
+    let mut health = read(&state, &view).await;
+    // A token that is wrong is none: whoever watches the stack's health must not depend on one.
+    if headers.contains_key(header::AUTHORIZATION)
+        && auth::reader(&state, &headers, scopes::ANY).await.is_ok()
+    {
+        health.warnings = Some(view.warnings.clone());
+    }
     let status = if health.status == "ok" {
         StatusCode::OK
     } else {
@@ -69,7 +88,7 @@ pub async fn healthz(Shared(state): Shared<State>) -> (StatusCode, Json<Health>)
 }
 
 /// Asks broker and engine; what does not answer is a trouble, not an error.
-pub async fn read(state: &State) -> Health {
+pub async fn read(state: &State, view: &View) -> Health {
     let (mut presence, mut query) = (state.presence(), state.query());
     let (roll, status, catalogue) = tokio::join!(
         presence.roll(broker::RollRequest {}),
@@ -110,6 +129,8 @@ pub async fn read(state: &State) -> Health {
         lock_serial: engine.lock_serial,
         version: env!("CARGO_PKG_VERSION"),
         posture: engine.posture,
+        warning_count: view.warnings.len(),
+        warnings: None,
         services,
     }
 }

@@ -1,11 +1,12 @@
 //! `/jobs`, `/job/{id}` and `/job/{id}/tree`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use bailey_proto::engine::v1 as engine;
 use bailey_proto::engine::v1::JobStatus;
 use bailey_types::Timestamp;
@@ -16,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::auth::{self, Token, scopes};
 use crate::problem::Problem;
 use crate::state::State;
+use crate::view::View;
 
 /// A job as clients see it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -259,6 +261,7 @@ pub struct ReadQuery {
 ))]
 pub async fn read(
     Shared(state): Shared<State>,
+    Extension(view): Extension<Arc<View>>,
     Path(id): Path<String>,
     query: Result<Query<ReadQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -267,11 +270,11 @@ pub async fn read(
     let wait = query
         .wait
         .as_deref()
-        .map(|text| Wait::parse(text, state.api().max_sync_timeout))
+        .map(|text| Wait::parse(text, view.api.max_sync_timeout))
         .transpose()?;
     let token = auth::reader(&state, &headers, scopes::JOBS).await?;
     if let Some(Wait(wait)) = wait {
-        let _permit = state.wait_permit()?;
+        let _permit = state.wait_permit(view.api.max_concurrent_sync)?;
         let timeout_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         state
             .query()

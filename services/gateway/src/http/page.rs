@@ -1,9 +1,11 @@
 //! `/`: JSON for programs, one plain page for people.
 
+use std::sync::Arc;
+
 use askama::Template;
-use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{Html, IntoResponse as _, Response};
+use axum::{Extension, Json};
 use bailey_proto::engine::v1 as engine;
 use bailey_types::Timestamp;
 use http::{HeaderMap, StatusCode, header};
@@ -13,6 +15,7 @@ use crate::http::health::{self, Health};
 use crate::http::job::status_name;
 use crate::problem::Problem;
 use crate::state::State;
+use crate::view::View;
 
 /// How many jobs the page shows.
 const JOBS: u32 = 12;
@@ -37,7 +40,11 @@ struct Row {
 }
 
 /// The front door. It shows names and states, never what a plugin answered.
-pub async fn root(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn root(
+    Shared(state): Shared<State>,
+    Extension(view): Extension<Arc<View>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let wants_html = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -47,7 +54,7 @@ pub async fn root(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Re
                 .any(|kind| kind.trim().starts_with("text/html"))
         });
     if wants_html {
-        page(&state).await
+        page(&state, &view).await
     } else {
         Ok(index(&state))
     }
@@ -70,13 +77,13 @@ fn index(state: &State) -> Response {
     .into_response()
 }
 
-async fn page(state: &State) -> Result<Response, Problem> {
+async fn page(state: &State, view: &View) -> Result<Response, Problem> {
     let request = engine::ListJobsRequest {
         limit: JOBS,
         ..engine::ListJobsRequest::default()
     };
     let mut query = state.query();
-    let (health, jobs) = tokio::join!(health::read(state), query.list_jobs(request));
+    let (health, jobs) = tokio::join!(health::read(state, view), query.list_jobs(request));
     // Without the engine the page still says so, which is what it is for.
     let jobs = jobs
         .map(|answer| answer.into_inner().jobs)
@@ -174,6 +181,8 @@ mod tests {
             lock_serial: 0,
             version: "0",
             posture: String::new(),
+            warning_count: 0,
+            warnings: None,
             services: Vec::new(),
         };
         let page = Page {

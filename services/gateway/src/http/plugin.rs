@@ -1,8 +1,9 @@
-//! `/plugins` and `/plugin/{plugin}`.
+//! `/plugins`, `/plugin/{plugin}` and `/quarantine/{plugin}`.
 
 use axum::Json;
 use axum::extract::{Path, State as Shared};
 use bailey_plugin::Catalogue;
+use bailey_proto::engine::v1::ClearPluginRequest;
 use http::{HeaderMap, StatusCode};
 
 use crate::auth::{self, scopes};
@@ -53,4 +54,25 @@ pub async fn detail(
             "the entry cannot be written",
         )
     })
+}
+
+/// Lets cells of a plugin be kept ready again that was quarantined because they ended by themselves too often.
+// Not under `/plugin/{plugin}/`: what stands there are the plugin's own commands.
+#[utoipa::path(delete, path = "/quarantine/{plugin}", tag = "plugins", params(("plugin" = String, Path, description = "Its name")), responses(
+    (status = 204, description = "Its cells are kept ready again"),
+    (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 404, description = "It is not quarantined", body = Problem), (status = 503, body = Problem),
+))]
+pub async fn clear(
+    Shared(state): Shared<State>,
+    Path(plugin): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let token = auth::reader(&state, &headers, scopes::CLEAR).await?;
+    let request = ClearPluginRequest {
+        plugin,
+        principal: format!("token:{}", token.name),
+    };
+    state.plugins().clear_plugin(request).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,7 @@
 //! The policy service over its wire.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
+mod drift;
 mod peers;
 mod pipelines;
 mod stack;

@@ -49,6 +49,7 @@ struct Inner {
     log: Log,
     fork: Log,
     cosigned: watch::Sender<usize>,
+    appended: watch::Sender<usize>,
 }
 
 impl Audit {
@@ -68,6 +69,7 @@ impl Audit {
             log: open("log"),
             fork,
             cosigned: watch::Sender::new(0),
+            appended: watch::Sender::new(0),
         })))
     }
 
@@ -88,6 +90,18 @@ impl Audit {
             .map(|leaf| serde_json::from_slice::<serde_json::Value>(leaf).unwrap());
         all.filter(|leaf| leaf["kind"] == kind && leaf["actor"] == "policy")
             .collect()
+    }
+
+    /// Waits for `count` entries of a kind that policy appends in its own time, and answers all of that kind.
+    pub(crate) async fn recorded(&self, kind: &str, count: usize) -> Vec<serde_json::Value> {
+        let mut appended = self.0.lock().unwrap().appended.subscribe();
+        loop {
+            let found = self.entries(kind);
+            if found.len() >= count {
+                return found;
+            }
+            appended.changed().await.unwrap();
+        }
     }
 
     pub(crate) fn cosigned(&self) -> watch::Receiver<usize> {
@@ -143,11 +157,13 @@ impl AuditService for Audit {
         let done = log
             .append(&entries)
             .map_err(|e| Status::internal(e.to_string()))?;
-        Ok(Response::new(proto::AppendResponse {
+        let response = proto::AppendResponse {
             first_index: done.first_index,
             checkpoint: log.note().to_vec().into(),
             consistency_proof: proof(log, request.known_size)?,
-        }))
+        };
+        inner.appended.send_modify(|count| *count += 1);
+        Ok(Response::new(response))
     }
 
     async fn checkpoint(

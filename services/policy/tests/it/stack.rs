@@ -9,18 +9,19 @@ use bailey_proto::policy::v1::decide_response::Outcome;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
 use bailey_proto::policy::v1::{Allowed, DecideRequest, PipelineStep};
 use bailey_proto::trust::v1::Signed;
-use bailey_service::{Context, Readiness};
+use bailey_service::{Context, Presence, Readiness};
 use bailey_test::{Served, TestStack};
 use bailey_trust::{
     Asked, Decision, Lock, LockedPlugin, Origin, ProposedPlugin, StateKind, sign, verify,
 };
 use bailey_types::{Blake3, Clock, JobId, OriginId, Serial, Service, Sha256};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::peers::{Audit, Epoch};
 
-const CONFIG: &str = "
+pub(crate) const CONFIG: &str = "
 accounts:
   default: {}
   other: {}
@@ -76,12 +77,15 @@ pub(crate) fn lock(serial: u64) -> Lock {
             state: StateKind::None,
             egress: Vec::new(),
             host_paths: Vec::new(),
+            walls: bailey_trust::Walls::default(),
+            reset_state: false,
         };
         let locked = LockedPlugin {
             proposed,
             tree_mac: Blake3([4; 32]),
             uid,
             holder_uid: uid + 1,
+            state_generation: 0,
         };
         (name.parse().unwrap(), locked)
     };
@@ -142,6 +146,11 @@ impl TestPolicy {
         self.ctx.shutdown.cancel();
         self.service.join_next().await.unwrap().unwrap().unwrap();
         (self.ctx, self.service) = serve(&self.stack).await;
+    }
+
+    /// How policy says that it is.
+    pub(crate) fn presence(&self) -> watch::Receiver<Presence> {
+        self.ctx.presence()
     }
 
     pub(crate) async fn decide(

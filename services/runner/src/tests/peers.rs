@@ -1,6 +1,7 @@
 //! The engine and the broker of a test.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bailey_proto::broker::v1::ticket_service_server::TicketService;
@@ -10,8 +11,10 @@ use bailey_proto::engine::v1::{
     Heartbeat, Hello, LeaseRequest, LeaseResponse, ReportRequest, ReportResponse, lease_request,
     lease_response,
 };
-use bailey_trust::{Decision, SealingRecipient, SigningKey, Ticket, sign};
-use bailey_types::{Sha256, TicketId};
+use bailey_proto::policy::v1::pool_service_server::PoolService;
+use bailey_proto::policy::v1::{Denied, GrantPoolRequest, GrantPoolResponse, grant_pool_response};
+use bailey_trust::{Decision, PoolGrant, SealingRecipient, SigningKey, Ticket, sign};
+use bailey_types::{Clock, GrantId, ImageId, Serial, Sha256, TicketId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::task::TaskTracker;
@@ -146,6 +149,52 @@ impl TicketService for FakeBroker {
         Ok(Response::new(MakeTicketResponse {
             ticket: Some(sign(&ticket, &self.key).unwrap()),
             sealed: self.recipient.seal(&salted).unwrap().into(),
+        }))
+    }
+}
+
+/// What the policy of a test does with who asks for a pool.
+#[derive(Default)]
+pub(super) struct PoolRules {
+    pub(super) denies: AtomicBool,
+    pub(super) asked: AtomicUsize,
+}
+
+/// Grants pools of the one plugin there is.
+pub(super) struct FakePolicy {
+    pub(super) rules: Arc<PoolRules>,
+    pub(super) key: SigningKey,
+    pub(super) image: ImageId,
+    pub(super) serial: Arc<Mutex<Serial>>,
+}
+
+#[tonic::async_trait]
+impl PoolService for FakePolicy {
+    async fn grant_pool(
+        &self,
+        request: Request<GrantPoolRequest>,
+    ) -> Result<Response<GrantPoolResponse>, Status> {
+        self.rules.asked.fetch_add(1, Ordering::SeqCst);
+        let outcome = if self.rules.denies.load(Ordering::SeqCst) {
+            grant_pool_response::Outcome::Denied(Denied {
+                reason: "pool".into(),
+                detail: "no pool for it".into(),
+            })
+        } else {
+            let now = Clock::system().now();
+            let grant = PoolGrant {
+                id: GrantId::new(),
+                plugin: request.into_inner().plugin.parse().unwrap(),
+                image: self.image,
+                lock_serial: *self.serial.lock().unwrap(),
+                cells: 4,
+                issued_at: now,
+                expires_at: now.plus(PoolGrant::MAX_VALIDITY),
+            };
+            grant_pool_response::Outcome::Grant(sign(&grant, &self.key).unwrap())
+        };
+        Ok(Response::new(GrantPoolResponse {
+            outcome: Some(outcome),
         }))
     }
 }

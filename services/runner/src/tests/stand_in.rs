@@ -1,19 +1,24 @@
 //! Plays socket-proxy's part before the real engine of this machine: passes calls on unchanged, feeds attached containers from their envelope.
-//! It opens what is sealed to it and checks nothing; what the real one refuses is tested where it lives.
+//! It opens what is sealed to it and checks no signature; what it does hold the runner to is the order of things: no cell starts before it is
+//! granted or launched, no two cells are in one holder. Whatever else the real one refuses is tested where it lives.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bailey_cell::launch::{Control, Envelope};
+use bailey_cell::launch::{Control, Message};
 use bailey_trust::SealingKey;
+use bailey_types::ImageId;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
@@ -34,26 +39,55 @@ pub(super) enum Manner {
     HangUp,
 }
 
+/// A start that nobody answers well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// The engine did it.
+    Done,
+    /// The engine never heard of it.
+    Dropped,
+}
+
 pub(super) struct StandIn {
     pub(super) manner: Mutex<Manner>,
     pub(super) is_down: AtomicBool,
     /// Removals fail.
     pub(super) is_sticky: AtomicBool,
+    /// What becomes of the next start of a cell.
+    pub(super) next_start: Mutex<Option<Start>>,
+    /// Ends every stream of events.
+    pub(super) events_cut: Arc<tokio::sync::Notify>,
     /// What probes exit with.
     pub(super) probe_code: Mutex<i64>,
+    /// Of holders.
+    holder_image: ImageId,
+    books: Mutex<Books>,
     opener: SealingKey,
     tasks: TaskTracker,
 }
 
+/// What it knows of the containers that were made through it.
+#[derive(Default)]
+struct Books {
+    /// Cells, each with the holder that it is in.
+    cells: BTreeMap<String, Option<String>>,
+    /// Cells that may be started.
+    free: BTreeSet<String>,
+}
+
 impl StandIn {
-    pub(super) fn start(socket: &Path, opener: SealingKey) -> Arc<Self> {
+    pub(super) fn start(socket: &Path, opener: SealingKey, holder_image: ImageId) -> Arc<Self> {
         std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let listener = UnixListener::bind(socket).unwrap();
         let stand_in = Arc::new(Self {
             manner: Mutex::new(Manner::Launch),
             is_down: AtomicBool::new(false),
             is_sticky: AtomicBool::new(false),
+            next_start: Mutex::default(),
+            events_cut: Arc::default(),
             probe_code: Mutex::new(0),
+            holder_image,
+            books: Mutex::default(),
             opener,
             tasks: TaskTracker::new(),
         });
@@ -62,7 +96,7 @@ impl StandIn {
             while let Ok((stream, _)) = listener.accept().await {
                 let serving = Arc::clone(&accepting);
                 accepting.tasks.spawn(async move {
-                    let service = service_fn(|request| serving.answer(request));
+                    let service = service_fn(|request| Arc::clone(&serving).answer(request));
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .with_upgrades();
@@ -74,7 +108,10 @@ impl StandIn {
         stand_in
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, hyper::Error> {
         if self.is_down.load(Ordering::SeqCst) {
             return Ok(json(502, r#"{"message":"Docker does not answer"}"#));
         }
@@ -86,6 +123,10 @@ impl StandIn {
         if path == "/images/bailey-probe/json" {
             let id = "5".repeat(64);
             return Ok(json(200, &format!(r#"{{"Id":"sha256:{id}"}}"#)));
+        }
+        if path == "/images/bailey-holder/json" {
+            let id = self.holder_image;
+            return Ok(json(200, &format!(r#"{{"Id":"{id}"}}"#)));
         }
         if path == "/containers/create" && of_probe {
             return Ok(json(201, &format!(r#"{{"Id":"{PROBE}","Warnings":[]}}"#)));
@@ -103,11 +144,77 @@ impl StandIn {
         if path.ends_with("/attach") {
             return self.attach(request).await;
         }
+        if path == "/events" {
+            return self.events(request).await;
+        }
+        if path == "/containers/create" {
+            return self.create(request).await;
+        }
+        let id = path.split('/').nth(2).unwrap_or_default();
+        if path.ends_with("/start") {
+            let (is_cell, is_free) = {
+                let books = self.books.lock().unwrap();
+                (books.cells.contains_key(id), books.free.contains(id))
+            };
+            if is_cell && !is_free {
+                return Ok(json(403, r#"{"message":"neither granted nor launched"}"#));
+            }
+            let fate = is_cell.then(|| self.next_start.lock().unwrap().take());
+            if let Some(start) = fate.flatten() {
+                if start == Start::Done {
+                    self.pass(request).await?;
+                }
+                return Ok(json(503, r#"{"message":"the engine does not answer"}"#));
+            }
+        }
+        let is_removal = request.method() == Method::DELETE;
         let (parts, body) = request.into_parts();
-        Ok(self
-            .pass(Request::from_parts(parts, body))
-            .await?
-            .map(BodyExt::boxed))
+        let answer = self.pass(Request::from_parts(parts, body)).await?;
+        if is_removal && answer.status().is_success() {
+            self.books.lock().unwrap().cells.remove(id);
+        }
+        Ok(answer.map(BodyExt::boxed))
+    }
+
+    async fn events(&self, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+        let cut = Arc::clone(&self.events_cut).notified_owned();
+        let (parts, body) = self.pass(request).await?.into_parts();
+        let events = BodyStream::new(body).take_until(cut);
+        let body = BodyExt::boxed(StreamBody::new(events));
+        Ok(Response::from_parts(parts, body))
+    }
+
+    async fn create(&self, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let spec: Value = serde_json::from_slice(&body).unwrap();
+        let is_cell = spec["Labels"]["bailey.kind"] == "cell";
+        let holder = spec["Labels"]["bailey.holder"].as_str().map(str::to_owned);
+        let is_taken = |cells: &BTreeMap<_, Option<String>>| {
+            holder.is_some() && cells.values().any(|other| *other == holder)
+        };
+        if is_cell && is_taken(&self.books.lock().unwrap().cells) {
+            return Ok(json(403, r#"{"message":"another cell is in that holder"}"#));
+        }
+        let answer = self
+            .pass(Request::from_parts(parts, Full::new(body)))
+            .await?;
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let made: Value = serde_json::from_slice(&body).unwrap();
+        if let (true, Some(id)) = (is_cell, made["Id"].as_str()) {
+            self.books
+                .lock()
+                .unwrap()
+                .cells
+                .insert(id.to_owned(), holder);
+        }
+        let body = Full::new(body).map_err(|never| match never {}).boxed();
+        Ok(Response::from_parts(parts, body))
+    }
+
+    fn may_start(&self, id: &str) {
+        self.books.lock().unwrap().free.insert(id.to_owned());
     }
 
     async fn pass<B>(&self, request: Request<B>) -> Result<Response<Incoming>, hyper::Error>
@@ -126,7 +233,11 @@ impl StandIn {
         client.send_request(request).await
     }
 
-    async fn attach(&self, mut request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    async fn attach(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, hyper::Error> {
+        let id = request.uri().path().split('/').nth(2).unwrap().to_owned();
         let ours = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let answer = self
@@ -138,50 +249,61 @@ impl StandIn {
         let (parts, body) = answer.into_parts();
         let mut upgraded = Response::from_parts(parts.clone(), body);
         let theirs = hyper::upgrade::on(&mut upgraded);
-        let manner = self.manner.lock().unwrap().clone();
-        let opener = self.opener.clone();
+        let stand_in = Arc::clone(self);
         self.tasks.spawn(async move {
             let (ours, theirs) = (ours.await.unwrap(), theirs.await.unwrap());
             let (from_runner, to_runner) = tokio::io::split(TokioIo::new(ours));
             let (from_cell, to_cell) = tokio::io::split(TokioIo::new(theirs));
             let to_runner = tokio::sync::Mutex::new(to_runner);
-            let feeding = feed(manner, &opener, from_runner, to_cell, &to_runner);
+            let feeding = stand_in.feed(&id, from_runner, to_cell, &to_runner);
             // The cell's own frames pass from the beginning.
             let ((), ()) = tokio::join!(feeding, frames(from_cell, &to_runner));
             to_runner.lock().await.shutdown().await.ok();
         });
         Ok(Response::from_parts(parts, empty()))
     }
-}
 
-async fn feed(
-    manner: Manner,
-    opener: &SealingKey,
-    mut from_runner: impl AsyncRead + Unpin,
-    mut to_cell: impl AsyncWrite + Unpin,
-    to_runner: &tokio::sync::Mutex<impl AsyncWrite + Unpin>,
-) {
-    let Ok(length) = from_runner.read_u32().await else {
-        return;
-    };
-    let mut json = vec![0; length as usize];
-    from_runner.read_exact(&mut json).await.unwrap();
-    let envelope = Envelope::from_json(&json).unwrap();
-    let control = match manner {
-        Manner::Launch => {
-            // A cell that has ended already takes nothing any more.
-            let plain = opener.open(&envelope.sealed, 16 << 20).unwrap();
-            to_cell.write_all(&plain[32..]).await.ok();
-            to_cell.write_all(b"\n").await.ok();
-            to_cell.shutdown().await.ok();
-            Control::Launched(true)
-        }
-        Manner::Refuse(reason) => Control::Refused(reason.into()),
-        Manner::HangUp => {
-            to_runner.lock().await.shutdown().await.ok();
+    async fn feed(
+        &self,
+        id: &str,
+        mut from_runner: impl AsyncRead + Unpin,
+        mut to_cell: impl AsyncWrite + Unpin,
+        to_runner: &tokio::sync::Mutex<impl AsyncWrite + Unpin>,
+    ) {
+        while let Ok(length) = from_runner.read_u32().await {
+            let mut json = vec![0; length as usize];
+            from_runner.read_exact(&mut json).await.unwrap();
+            let envelope = match Message::from_json(&json).unwrap() {
+                Message::Grant(_) => {
+                    self.may_start(id);
+                    say(to_runner, &Control::Granted(true)).await;
+                    continue;
+                }
+                Message::Envelope(envelope) => envelope,
+            };
+            let manner = self.manner.lock().unwrap().clone();
+            match manner {
+                Manner::Launch => {
+                    self.may_start(id);
+                    // Before anything that the cell can write once it is fed.
+                    say(to_runner, &Control::Launched(true)).await;
+                    let plain = self.opener.open(&envelope.sealed, 16 << 20).unwrap();
+                    // A cell that has ended already takes nothing any more.
+                    to_cell.write_all(&plain[32..]).await.ok();
+                    to_cell.write_all(b"\n").await.ok();
+                    to_cell.shutdown().await.ok();
+                }
+                Manner::Refuse(reason) => say(to_runner, &Control::Refused(reason.into())).await,
+                Manner::HangUp => {
+                    to_runner.lock().await.shutdown().await.ok();
+                }
+            }
             return;
         }
-    };
+    }
+}
+
+async fn say(to_runner: &tokio::sync::Mutex<impl AsyncWrite + Unpin>, control: &Control) {
     let mut to_runner = to_runner.lock().await;
     write_frame(&mut *to_runner, 0, &control.to_json()).await;
 }

@@ -9,37 +9,54 @@ use bailey_proto::broker::v1::ticket_service_server::TicketServiceServer;
 use bailey_proto::engine::v1::lease_service_server::LeaseServiceServer;
 use bailey_proto::engine::v1::report_request::Outcome;
 use bailey_proto::engine::v1::{Assignment, Cancel, ReportRequest, lease_response};
-use bailey_service::{Context, Settings};
-use bailey_trust::{Decision, DecisionOrigin, Lock, SealingKey, SigningKey, TrustFile, sign};
-use bailey_types::{AttemptNumber, DecisionId, ImageId, JobId, OriginId, Service, Sha256, StackId};
+use bailey_proto::policy::v1::pool_service_server::PoolServiceServer;
+use bailey_service::{Context, Readiness, Settings};
+use bailey_trust::{Decision, DecisionOrigin, SealingKey, SigningKey, TrustFile, sign};
+use bailey_types::{
+    AttemptNumber, DecisionId, ImageId, JobId, OriginId, Serial, Service, Sha256, StackId,
+};
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
-use serde_json::json;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
+};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::peers::{FakeBroker, FakeEngine, Session, serve};
+use super::peers::{FakeBroker, FakeEngine, FakePolicy, PoolRules, Session, serve};
 use super::stand_in::StandIn;
-use crate::Args;
+use super::subject::{HOLDER_IMAGE, Unrecorded, holder_image, lock};
+use crate::audit::Recorded;
+use crate::kept::Stalls;
+use crate::{Args, Peers};
 
-const CONFIG: &str = "service: {}\naccounts:\n  default: {}\n";
 /// A test that waits longer has failed.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(25);
+/// How often a test looks whether what it waits for is there.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) struct World {
     pub(super) ctx: Context,
     pub(super) proxy: Arc<StandIn>,
     pub(super) tickets: Arc<Mutex<Option<Status>>>,
+    pub(super) audit: Arc<Recorded>,
+    pub(super) pools: Arc<PoolRules>,
+    pub(super) stalls: std::sync::OnceLock<Arc<Stalls>>,
     stack: StackId,
     image: ImageId,
     policy: SigningKey,
+    broker: SigningKey,
+    script: String,
+    change: fn(&mut Value),
+    /// Of the lock, as policy sees it.
+    serial: Arc<Mutex<Serial>>,
     sessions: mpsc::Receiver<Session>,
     reports: mpsc::Receiver<ReportRequest>,
     session: Option<Session>,
-    addresses: (String, String),
+    addresses: [String; 3],
     dir: tempfile::TempDir,
-    _tasks: TaskTracker,
+    tasks: TaskTracker,
 }
 
 impl World {
@@ -50,7 +67,18 @@ impl World {
         world
     }
 
+    /// The same, with something else about what is locked.
+    pub(super) async fn that(script: &str, change: fn(&mut Value)) -> Self {
+        let world = Self::unstarted_that(script, change).await;
+        world.start();
+        world
+    }
+
     pub(super) async fn unstarted(script: &str) -> Self {
+        Self::unstarted_that(script, |_| {}).await
+    }
+
+    pub(super) async fn unstarted_that(script: &str, change: fn(&mut Value)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(dir.path());
         for folder in [&settings.config_dir, &settings.secrets_dir] {
@@ -61,15 +89,11 @@ impl World {
         let trust = TrustFile::read(&settings.config_dir.join("trust.json")).unwrap();
         let key = |name: &str| SigningKey::read(&settings.secret_path(name)).unwrap();
         let image = base_image().await;
-        let lock = lock(&stack, image, script);
         let (broker_key, recipient) = (key("signing-broker"), trust.socket_proxy.clone());
-        let signed = sign(&lock, &broker_key).unwrap();
-        let text = bailey_trust::source::to_file_text(&signed);
-        std::fs::write(settings.config_dir.join("bailey.lock"), text).unwrap();
         let policy = key("signing-policy");
         let opener = SealingKey::read(&settings.secret_path("sealing-socket-proxy")).unwrap();
         let socket = settings.run_dir.join("docker").join("docker.sock");
-        let proxy = StandIn::start(&socket, opener);
+        let proxy = StandIn::start(&socket, opener, holder_image().await);
         let ctx = Context::for_test(Service::Runner, settings, trust);
         let tasks = TaskTracker::new();
         let (session_to, sessions) = mpsc::channel(8);
@@ -82,26 +106,93 @@ impl World {
         let tickets = Arc::new(Mutex::new(None));
         let broker = TicketServiceServer::new(FakeBroker {
             refusal: Arc::clone(&tickets),
-            key: broker_key,
+            key: SigningKey::read(&ctx.settings.secret_path("signing-broker")).unwrap(),
             recipient,
         })
         .max_decoding_message_size(16 << 20);
-        let engine_at = serve(&tasks, tonic::service::Routes::new(engine)).await;
-        let broker_at = serve(&tasks, tonic::service::Routes::new(broker)).await;
-        Self {
+        let (pools, serial) = (Arc::default(), Arc::new(Mutex::new(Serial(0))));
+        let granting = PoolServiceServer::new(FakePolicy {
+            rules: Arc::clone(&pools),
+            key: SigningKey::read(&ctx.settings.secret_path("signing-policy")).unwrap(),
+            image,
+            serial: Arc::clone(&serial),
+        });
+        let addresses = [
+            serve(&tasks, tonic::service::Routes::new(engine)).await,
+            serve(&tasks, tonic::service::Routes::new(broker)).await,
+            serve(&tasks, tonic::service::Routes::new(granting)).await,
+        ];
+        let world = Self {
             ctx,
             proxy,
             tickets,
+            audit: Arc::default(),
+            pools,
+            stalls: std::sync::OnceLock::new(),
             stack,
             image,
             policy,
+            broker: broker_key,
+            script: script.to_owned(),
+            change,
+            serial,
             sessions,
             reports,
             session: None,
-            addresses: (engine_at, broker_at),
+            addresses,
             dir,
-            _tasks: tasks,
-        }
+            tasks,
+        };
+        world.write_lock(Serial(3));
+        world
+    }
+
+    /// The same, behind the real socket-proxy.
+    pub(super) async fn walled(script: &str, change: fn(&mut Value)) -> Self {
+        let mut world = Self::unstarted_that(script, change).await;
+        world.wall().await;
+        world.start();
+        world
+    }
+
+    /// Puts the real socket-proxy where the stand-in was.
+    async fn wall(&mut self) {
+        let (settings, trust) = (&self.ctx.settings, &self.ctx.trust);
+        std::fs::remove_file(self.socket()).unwrap();
+        let manage = settings.management_socket(Service::SocketProxy);
+        std::fs::create_dir_all(manage.parent().unwrap()).unwrap();
+        std::fs::create_dir_all(&settings.data_dir).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        let args = socket_proxy::Args {
+            docker_socket: "/var/run/docker.sock".into(),
+            runner_uid: uid,
+            cli_uid: uid,
+            probe_image: Some(holder_image().await),
+            holder_image: Some(HOLDER_IMAGE.into()),
+            idle_seconds: 600,
+            envelope_seconds: 5,
+            keep_images_seconds: 3600,
+        };
+        let (settings, trust) = (Settings::clone(settings), TrustFile::clone(trust));
+        let ctx = Context::for_test(Service::SocketProxy, settings, trust);
+        let mut presence = ctx.presence();
+        let serving = socket_proxy::serve(ctx, args, Arc::new(Unrecorded));
+        self.tasks.spawn(serving);
+        let ready = presence.wait_for(|now| now.readiness != Readiness::Starting);
+        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        drop(ready.unwrap().unwrap());
+    }
+
+    /// Locks the plugin as it is, under this serial.
+    pub(super) fn write_lock(&self, serial: Serial) {
+        let lock = lock(&self.stack, self.image, &self.script, serial, self.change);
+        let signed = sign(&lock, &self.broker).unwrap();
+        let text = bailey_trust::source::to_file_text(&signed);
+        let path = self.ctx.settings.config_dir.join("bailey.lock");
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+        *self.serial.lock().unwrap() = serial;
     }
 
     pub(super) fn start(&self) {
@@ -109,8 +200,19 @@ impl World {
             let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap();
             crate::rpc::channel(endpoint.connect_lazy())
         };
-        let (engine, broker) = (connect(&self.addresses.0), connect(&self.addresses.1));
-        crate::start(&self.ctx, engine, broker, Args { slots: Some(2) });
+        let [engine, broker, policy] = self.addresses.each_ref().map(|at| connect(at));
+        let peers = Peers {
+            engine,
+            broker,
+            policy,
+            audit: Arc::clone(&self.audit) as _,
+        };
+        let args = Args {
+            slots: 2,
+            ready: None,
+        };
+        let stalls = crate::start(&self.ctx, peers, args);
+        self.stalls.set(stalls).ok().unwrap();
     }
 
     /// The next lease stream of the runner.
@@ -166,7 +268,7 @@ impl World {
             plugin: "subject".parse().unwrap(),
             command: "poll".parse().unwrap(),
             request_sha256: Sha256::of(request),
-            lock_serial: bailey_types::Serial(3),
+            lock_serial: *self.serial.lock().unwrap(),
             image: self.image,
             account: "default".parse().unwrap(),
             egress: Vec::new(),
@@ -212,17 +314,13 @@ impl World {
             .unwrap()
     }
 
-    /// Runs one job to its report, and makes sure that nothing of it is left.
+    /// Runs one job to its report, and waits until nothing of it is left.
     pub(super) async fn outcome_within(&mut self, time: Duration) -> Outcome {
         let job = JobId::new();
         self.assign(job, time).await;
         let report = self.report().await;
         assert_eq!(report.job_id, job.to_string());
-        assert_eq!(
-            self.containers().await,
-            Vec::<String>::new(),
-            "a container is left"
-        );
+        self.until_none_is_left().await;
         report.outcome.unwrap()
     }
 
@@ -232,11 +330,27 @@ impl World {
 
     /// Every container of this stack, as the engine itself sees it.
     pub(super) async fn containers(&self) -> Vec<String> {
-        self.containers_where(HashMap::new()).await
+        self.listed(&[]).await
     }
 
-    async fn containers_where(&self, mut filters: HashMap<&str, Vec<String>>) -> Vec<String> {
-        filters.insert("label", vec![format!("bailey.stack={}", self.stack)]);
+    /// Those that were made for a job.
+    pub(super) async fn cells(&self) -> Vec<String> {
+        self.listed(&["bailey.kind=cell", "bailey.job"]).await
+    }
+
+    /// Those that wait for one, or did.
+    pub(super) async fn pooled(&self) -> Vec<String> {
+        self.listed(&["bailey.kind=cell", "bailey.pool"]).await
+    }
+
+    pub(super) async fn holders(&self) -> Vec<String> {
+        self.listed(&["bailey.kind=holder"]).await
+    }
+
+    async fn listed(&self, labels: &[&str]) -> Vec<String> {
+        let ours = format!("bailey.stack={}", self.stack);
+        let labels = labels.iter().map(|&label| label.to_owned()).chain([ours]);
+        let filters = HashMap::from([("label", labels.collect())]);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&filters)
@@ -248,12 +362,14 @@ impl World {
             .collect()
     }
 
-    /// Waits until a container of this stack runs; answers its id.
+    /// Waits until a cell that was made for a job runs; answers its id.
     pub(super) async fn until_one_runs(&self) -> String {
-        let running = || HashMap::from([("status", vec!["running".to_owned()])]);
         let waiting = async {
             loop {
-                if let Some(id) = self.containers_where(running()).await.pop() {
+                if let Some(id) = self.cells().await.pop()
+                    && let Ok(found) = docker().inspect_container(&id, None).await
+                    && found.state.unwrap().running == Some(true)
+                {
                     return id;
                 }
             }
@@ -261,27 +377,78 @@ impl World {
         tokio::time::timeout(PATIENCE, waiting).await.unwrap()
     }
 
-    /// Waits until this stack has no container.
+    /// Waits until this stack has no cell that was made for a job.
     pub(super) async fn until_none_is_left(&self) {
-        let waiting = async { while !self.containers().await.is_empty() {} };
+        let waiting = async {
+            while !self.cells().await.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    }
+
+    /// Waits until so many cells and holders are ready for the next call; answers the pooled cells there are.
+    pub(super) async fn until_ready(&self, cells: usize, holders: usize) -> Vec<String> {
+        let waiting = async {
+            while self.stalls.get().unwrap().ready() != (cells, holders) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, waiting).await;
+        ready.unwrap_or_else(|_| panic!("not {cells} cells and {holders} holders are ready"));
+        self.pooled().await
+    }
+
+    /// Waits until so many pooled cells and holders exist.
+    pub(super) async fn until_there_are(&self, cells: usize, holders: usize) {
+        let waiting = async {
+            while (self.pooled().await.len(), self.holders().await.len()) != (cells, holders) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let there = tokio::time::timeout(PATIENCE, waiting).await;
+        there.unwrap_or_else(|_| panic!("not {cells} cells and {holders} holders"));
+    }
+
+    /// Waits until an entry of that kind was audited.
+    pub(super) async fn until_audited(&self, kind: &str) -> Value {
+        let waiting = async {
+            loop {
+                if let Some(fields) = self.audit.last(kind) {
+                    return fields;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, waiting).await;
+        found.unwrap_or_else(|_| panic!("no {kind}"))
     }
 
     /// A container as an earlier life of the runner would have left it.
     pub(super) async fn leave_behind(&self) -> String {
-        let spec_lock = lock(&self.stack, self.image, "import time; time.sleep(600)");
+        let spec_lock = lock(
+            &self.stack,
+            self.image,
+            "import time; time.sleep(600)",
+            Serial(3),
+            |_| {},
+        );
         let plugin = "subject".parse().unwrap();
         let spec = bailey_cell::Spec::Cell(bailey_cell::Cell {
             stack: &self.stack,
             serial: spec_lock.serial,
             plugin: &plugin,
             locked: &spec_lock.plugins[&plugin],
-            job: JobId::new(),
-            attempt: AttemptNumber(1),
+            seat: bailey_cell::Seat::Job {
+                job: JobId::new(),
+                attempt: AttemptNumber(1),
+            },
+            untrusted: false,
+            holder: None,
         });
         let engine = crate::docker::Engine::new(self.socket());
         let id = engine.create(&spec).await.unwrap();
-        engine.start(&id).await.unwrap();
+        docker().start_container(&id, None).await.unwrap();
         id
     }
 
@@ -304,6 +471,9 @@ impl Drop for World {
                 // The runner may be removing it too.
                 docker().remove_container(&id, Some(force)).await.ok();
             }
+            let volume = bailey_cell::egress_volume(&self.stack);
+            let force = RemoveVolumeOptionsBuilder::new().force(true).build();
+            docker().remove_volume(&volume, Some(force)).await.ok();
         };
         // A runtime of its own: the test's is blocked while it drops.
         let run = || {
@@ -319,30 +489,8 @@ pub(super) fn docker() -> Docker {
         .expect("these tests need a running Docker Engine")
 }
 
-async fn base_image() -> ImageId {
+pub(super) async fn base_image() -> ImageId {
     let found = docker().inspect_image("bailey/base-python:current").await;
     let image = found.expect("these tests need the base images: deploy/base-images.sh makes them");
     image.id.unwrap().parse().unwrap()
-}
-
-fn lock(stack: &StackId, image: ImageId, script: &str) -> Lock {
-    let zeros = "0".repeat(64);
-    let manifest = json!({
-        "name": "subject", "version": "1", "description": "", "entrypoint": "run.py", "concurrency_safe": true,
-        "commands": [], "fact_outputs": [], "config_keys": {"required": [], "optional": []},
-        "container": {"image": null, "entrypoint": null, "memory_bytes": null, "millicpus": null, "pids": null, "tmp_bytes": null, "egress": []},
-    });
-    let proposed = json!({
-        "manifest": manifest, "manifest_blake3": zeros, "tree_blake3": zeros, "tar_sha256": zeros, "image": image,
-        "entrypoint": ["/usr/bin/python3", "-c", script], "source": "test", "account": "default",
-        "limits": {"memory_bytes": 64 << 20, "millicpus": 1000, "pids": 32, "tmp_bytes": 1 << 20},
-        "state": "none", "egress": [], "host_paths": [],
-    });
-    let subject =
-        json!({"proposed": proposed, "tree_mac": zeros, "uid": 20000, "holder_uid": 20001});
-    let text = json!({
-        "version": 1, "stack": stack, "serial": 3, "signed_at": bailey_types::Timestamp(0),
-        "config_files": {bailey_config::ROOT: CONFIG}, "plugins": {"subject": subject}, "next_uid": 20002,
-    });
-    serde_json::from_value(text).unwrap()
 }

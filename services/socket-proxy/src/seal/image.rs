@@ -15,6 +15,9 @@ pub const PLUGIN_LABEL: &str = "bailey.image.plugin";
 /// Its tree hash.
 pub const TREE_LABEL: &str = "bailey.image.tree";
 
+/// The stack that sealed it.
+pub const STACK_LABEL: &str = "bailey.image.stack";
+
 /// Longest reference or id of an image.
 const MAX_REFERENCE_BYTES: usize = 256;
 
@@ -45,9 +48,18 @@ pub async fn inspect(engine: &Engine, image: &str) -> Result<ImageId, Error> {
     inspected(engine, image).await.map(|inspected| inspected.id)
 }
 
-pub(super) async fn inspected(engine: &Engine, image: &str) -> Result<Inspected, Error> {
+/// The id of an image of ours, whatever it brings along: we have built it.
+pub async fn find(engine: &Engine, image: &str) -> Result<ImageId, Error> {
+    read(engine, image).await.map(|inspected| inspected.id)
+}
+
+async fn read(engine: &Engine, image: &str) -> Result<Inspected, Error> {
     let path = format!("/images/{}/json", reference(image)?);
-    let inspected: Inspected = engine.json(Method::GET, &path, None).await?;
+    Ok(engine.json(Method::GET, &path, None).await?)
+}
+
+pub(super) async fn inspected(engine: &Engine, image: &str) -> Result<Inspected, Error> {
+    let inspected = read(engine, image).await?;
     if let Some(config) = &inspected.config {
         let refused = |reason| Error::Image {
             image: image.to_owned(),
@@ -74,7 +86,7 @@ fn check(config: &Config) -> Result<(), String> {
     {
         return Err("it has build triggers (ONBUILD)".into());
     }
-    let ours = [BASE_LABEL, PLUGIN_LABEL, TREE_LABEL];
+    let ours = [BASE_LABEL, PLUGIN_LABEL, TREE_LABEL, STACK_LABEL];
     let names = config.labels.iter().flat_map(Map::keys);
     let mut foreign =
         names.filter(|name| name.starts_with("bailey.") && !ours.contains(&name.as_str()));

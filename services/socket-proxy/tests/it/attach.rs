@@ -130,6 +130,7 @@ async fn a_hanging_cell_obeys_a_signal_and_is_removed() {
     cell.send(&stand.envelope(&stand.launch(&cell, r#"{"command":"hang"}"#)))
         .await;
     assert_eq!(cell.control().await, Control::Launched(true));
+    stand.start_container(&cell.id).await.unwrap();
     let inspected = stand
         .docker
         .inspect_container(&cell.id, None::<InspectContainerOptions>)
@@ -220,6 +221,7 @@ async fn a_probe_finds_every_wall_standing() {
         stack: &stand.id,
         image: &image,
         job: JobId::new(),
+        paths: None,
     });
     let id = stand
         .create(&name(&spec), create_body(&spec))

@@ -8,7 +8,14 @@
 )]
 
 mod attach;
+mod books;
+mod collect;
 mod engine_away;
+mod events;
+mod holders;
+mod mutations;
+mod pool;
+mod postures;
 mod refusals;
 mod seal;
 mod stand;

@@ -147,6 +147,23 @@ async fn a_plugin_that_is_not_locked_and_another_lock_get_no_cell() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_gone_is_named_and_audited() {
+    let stand = Stand::start().await;
+    let image = stand.image();
+    let path = format!("/images/{image}?force=1");
+    crate::stand::engine()
+        .call(http::Method::DELETE, &path, None)
+        .await
+        .unwrap();
+    let (name, body) = stand.derived(JobId::new());
+    let (status, message) = status(stand.create(&name, body).await);
+    assert_eq!(status, 403);
+    assert!(message.contains(&image.to_string()), "{message}");
+    let audited = stand.recorded.last("create.refused").unwrap();
+    assert_eq!(audited["reason"], message);
+}
+
+#[tokio::test]
 async fn what_is_not_a_call_is_refused_before_the_engine_hears_of_it() {
     let stand = Stand::start().await;
     let cell = stand.cell().await;

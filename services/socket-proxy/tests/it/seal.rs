@@ -38,7 +38,8 @@ async fn a_sealed_image_holds_the_files_and_nothing_of_the_container() {
     assert_eq!(labels["bailey.image.plugin"], "fixture");
     assert_eq!(labels["bailey.image.tree"], "07".repeat(32));
     assert_eq!(labels["bailey.image.base"], "false");
-    assert_eq!(labels.len(), 3);
+    assert_eq!(labels["bailey.image.stack"], stand.id.as_str());
+    assert_eq!(labels.len(), 4);
     assert!(config["Volumes"].is_null() && config["OnBuild"].is_null());
     assert_eq!(leftovers(&stand).await, Vec::<Value>::new());
     assert_eq!(
@@ -55,6 +56,12 @@ async fn only_our_base_images_are_sealed_on() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     let status = stand.seal("bd-test:absent", "fixture").await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    // One of ours that somebody made more of.
+    let volume = "LABEL%20bailey.image.base%3Dtrue&changes=VOLUME%20/data";
+    let volume = stand.import("volume", volume, &[]).await;
+    let status = stand.seal(&volume, "fixture").await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("VOLUME"), "{status:?}");
     // A sealed image is no base.
     let base = stand.import_base("base", &[]).await;
     let sealed = stand.seal(&base, "fixture").await.unwrap();
@@ -99,6 +106,32 @@ async fn another_tar_than_announced_becomes_no_image() {
             .is_err()
     );
     assert_eq!(leftovers(&stand).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_where_state_will_be() {
+    let stand = Stand::bare(args()).await;
+    let base = stand.import_base("base", &[]).await;
+    let sealed_with = async |path: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o444);
+        header.set_size(0);
+        tar.append_data(&mut header, path, std::io::empty())
+            .unwrap();
+        let tar = tar.into_inner().unwrap();
+        let messages = seal_messages(seal_header(&base, "fixture", &tar), &tar);
+        let mut seals = stand.seals().await;
+        seals.seal(futures::stream::iter(messages)).await
+    };
+    for place in ["state/usercustomize.py", "home/plugin/.curlrc"] {
+        let status = sealed_with(place).await.unwrap_err();
+        assert!(
+            status.message().contains("belongs to the base"),
+            "{status:?}"
+        );
+    }
+    sealed_with("plugin/state").await.unwrap();
 }
 
 #[tokio::test]

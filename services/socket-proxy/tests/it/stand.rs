@@ -1,19 +1,23 @@
 //! A proxy of a stack of its own, a runner that speaks to it through bollard, and plugins that were sealed through it.
 
 mod launch;
+mod locked;
 mod plugin;
+mod pool;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bailey_cell::{Cell, Spec, create_body, name};
-use bailey_proto::management::v1::SealResponse;
+use bailey_cell::{Cell, Holder, Seat, Spec, create_body, name};
+use bailey_proto::management::v1::engine_service_client::EngineServiceClient;
 use bailey_proto::management::v1::seal_service_client::SealServiceClient;
+use bailey_proto::management::v1::{DescribeEngineRequest, DescribeEngineResponse, SealResponse};
 use bailey_service::Context;
 use bailey_test::TestStack;
-use bailey_trust::Lock;
-use bailey_types::{AttemptNumber, JobId, Serial, Service, StackId, Timestamp};
+use bailey_trust::{Lock, LockedPlugin};
+use bailey_types::{AttemptNumber, ImageId, JobId, Serial, Service, StackId, Timestamp};
 use bollard::Docker;
 use bollard::container::AttachContainerResults;
 use bollard::models::ContainerCreateBody;
@@ -33,8 +37,9 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::launch::{Launch, WaitingCell};
-use self::plugin::locked;
-pub use self::plugin::{fixture_tar, seal_header, seal_messages};
+pub use self::locked::locked;
+pub use self::plugin::{fixture_path, fixture_tar, seal_header, seal_messages};
+pub use self::relay::Relay;
 
 pub const DOCKER: &str = "/var/run/docker.sock";
 pub const PLUGIN: &str = "fixture";
@@ -120,6 +125,14 @@ async fn clean(stack: &StackId) {
                 .unwrap();
         }
     }
+    let volumes: Value = engine.json(Method::GET, "/volumes", None).await.unwrap();
+    for volume in volumes["Volumes"].as_array().unwrap() {
+        let volume = volume["Name"].as_str().unwrap();
+        if volume.contains(stack.as_str()) {
+            let path = format!("/volumes/{volume}");
+            engine.call(Method::DELETE, &path, None).await.unwrap();
+        }
+    }
 }
 
 /// The engine itself, for what the proxy does not allow.
@@ -134,8 +147,10 @@ pub fn args() -> Args {
         runner_uid: uid,
         cli_uid: uid,
         probe_image: None,
+        holder_image: None,
         idle_seconds: 60,
         envelope_seconds: 5,
+        keep_images_seconds: 3600,
     }
 }
 
@@ -200,9 +215,29 @@ impl Stand {
     }
 
     pub async fn import(&self, tag: &str, change: &str, files: &[(&str, &Path)]) -> String {
+        self.import_with(tag, change, files, &["state", "home/plugin"])
+            .await
+    }
+
+    /// Imports an image with files, and folders that anybody may write to.
+    pub async fn import_with(
+        &self,
+        tag: &str,
+        change: &str,
+        files: &[(&str, &Path)],
+        folders: &[&str],
+    ) -> String {
         let mut tar = tar::Builder::new(Vec::new());
         // The engine does not know GNU's sparse files.
         tar.sparse(false);
+        for place in folders {
+            let mut folder = tar::Header::new_gnu();
+            folder.set_entry_type(tar::EntryType::Directory);
+            folder.set_mode(0o777);
+            folder.set_size(0);
+            tar.append_data(&mut folder, place, std::io::empty())
+                .unwrap();
+        }
         for (name, path) in files {
             tar.append_path_with_name(path, name).unwrap();
         }
@@ -228,6 +263,10 @@ impl Stand {
     pub async fn seals_or_error(
         &self,
     ) -> Result<SealServiceClient<Channel>, tonic::transport::Error> {
+        self.manage().await.map(SealServiceClient::new)
+    }
+
+    async fn manage(&self) -> Result<Channel, tonic::transport::Error> {
         let path = self.ctx.settings.management_socket(Service::SocketProxy);
         let connector = tower::service_fn(move |_: http::Uri| {
             let path = path.clone();
@@ -238,10 +277,17 @@ impl Stand {
             }
         });
         let endpoint = Endpoint::from_static("http://socket-proxy");
-        endpoint
-            .connect_with_connector(connector)
-            .await
-            .map(SealServiceClient::new)
+        endpoint.connect_with_connector(connector).await
+    }
+
+    pub async fn engine_client(&self) -> EngineServiceClient<Channel> {
+        EngineServiceClient::new(self.manage().await.unwrap())
+    }
+
+    pub async fn engine_rpc(&self) -> DescribeEngineResponse {
+        let mut client = self.engine_client().await;
+        let described = client.describe_engine(DescribeEngineRequest {}).await;
+        described.unwrap().into_inner()
     }
 
     /// Seals the fixture as `plugin`.
@@ -256,7 +302,29 @@ impl Stand {
     }
 
     pub fn lock_plugin(&mut self, image: &str, serial: u64) {
-        let locked = locked(image.parse().unwrap());
+        self.lock_changed(image.parse().unwrap(), serial, |_| ());
+    }
+
+    /// Locks the plugin's image again, with something about the plugin changed.
+    pub fn change_lock(&mut self, change: impl FnOnce(&mut LockedPlugin)) {
+        let lock = self.lock.as_ref().unwrap();
+        let (serial, image) = (lock.serial.0 + 1, self.image());
+        self.lock_changed(image, serial, change);
+    }
+
+    pub fn image(&self) -> ImageId {
+        let lock = self.lock.as_ref().unwrap();
+        lock.plugins.values().next().unwrap().proposed.image
+    }
+
+    fn lock_changed(
+        &mut self,
+        image: ImageId,
+        serial: u64,
+        change: impl FnOnce(&mut LockedPlugin),
+    ) {
+        let mut locked = locked(image);
+        change(&mut locked);
         let lock = Lock {
             version: 1,
             stack: self.id.clone(),
@@ -272,16 +340,25 @@ impl Stand {
 
     /// The name and body of a cell for `job`, as the runner derives them.
     pub fn derived(&self, job: JobId) -> (String, ContainerCreateBody) {
+        self.derived_as(seat(job), false, None)
+    }
+
+    pub fn derived_as(
+        &self,
+        seat: Seat,
+        untrusted: bool,
+        holder: Option<&str>,
+    ) -> (String, ContainerCreateBody) {
         let lock = self.lock.as_ref().unwrap();
         let (plugin, locked) = lock.plugins.iter().next().unwrap();
-        let (serial, attempt) = (lock.serial, AttemptNumber(1));
         let spec = Spec::Cell(Cell {
             stack: &self.id,
-            serial,
+            serial: lock.serial,
             plugin,
             locked,
-            job,
-            attempt,
+            seat,
+            untrusted,
+            holder,
         });
         (name(&spec), create_body(&spec))
     }
@@ -298,17 +375,44 @@ impl Stand {
             .map(|made| made.id)
     }
 
-    /// A cell that waits for its request.
+    /// The name and body of a holder made from `image`.
+    pub fn derived_holder(&self, image: ImageId) -> (String, ContainerCreateBody) {
+        let lock = self.lock.as_ref().unwrap();
+        let (plugin, locked) = lock.plugins.iter().next().unwrap();
+        let spec = Spec::Holder(Holder {
+            stack: &self.id,
+            serial: lock.serial,
+            plugin,
+            locked,
+            image: &image,
+            id: JobId::new(),
+        });
+        (name(&spec), create_body(&spec))
+    }
+
+    /// A cell that waits for its request, and is started with it.
     pub async fn cell(&self) -> WaitingCell {
         let job = JobId::new();
-        let (name, body) = self.derived(job);
+        self.cell_as(job, self.derived(job)).await
+    }
+
+    pub async fn cell_as(
+        &self,
+        job: JobId,
+        (name, body): (String, ContainerCreateBody),
+    ) -> WaitingCell {
         let id = self.create(&name, body).await.unwrap();
         let attached = self.attach(&id).await.unwrap();
-        self.docker
-            .start_container(&id, None::<StartContainerOptions>)
-            .await
-            .unwrap();
-        WaitingCell { id, job, attached }
+        WaitingCell {
+            id,
+            job,
+            attached,
+            docker: self.docker.clone(),
+        }
+    }
+
+    pub async fn start_container(&self, id: &str) -> Result<(), bollard::errors::Error> {
+        start(&self.docker, id).await
     }
 
     pub async fn attach(&self, id: &str) -> Result<AttachContainerResults, bollard::errors::Error> {
@@ -353,6 +457,16 @@ impl Stand {
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
+}
+
+pub fn seat(job: JobId) -> Seat {
+    let attempt = AttemptNumber(1);
+    Seat::Job { job, attempt }
+}
+
+async fn start(docker: &Docker, id: &str) -> Result<(), bollard::errors::Error> {
+    let options = None::<StartContainerOptions>;
+    docker.start_container(id, options).await
 }
 
 async fn serve_on(

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nprotocol: 2\nentrypoint: ./run.py\ncommands: [{name: poll, type: read}]\nconfig_keys: {required: [key], optional: []}\ncontainer: {pids: 9, memory: 32MiB, egress: [a.example]}";
@@ -9,40 +11,32 @@ fn config(plugin: &str) -> Config {
     bailey_config::parse(&BTreeMap::from([("config.yaml".to_owned(), text)])).unwrap()
 }
 
+fn terms() -> Terms {
+    Terms {
+        host_paths: None,
+        runtimes: None,
+        reset_state: std::collections::BTreeSet::new(),
+    }
+}
+
 #[test]
 fn what_the_manifest_lacks_is_said_all_at_once() {
     let config = config("{schedules: [{every: 1h, command: sync}]}");
     let (name, plugin) = config.plugins.iter().next().unwrap();
     let mut problems = Vec::new();
-    check(
-        &config,
+    let sources = Sources {
+        config: &config,
         name,
         plugin,
-        &Manifest::parse(MANIFEST).unwrap(),
-        &mut problems,
-    );
+        manifest: &Manifest::parse(MANIFEST).unwrap(),
+        terms: &terms(),
+    };
+    check(sources, &mut problems);
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(
         problems[0].contains("plugins.greet.config")
             && problems[1].contains("sync")
             && problems[2].contains("handle")
-    );
-}
-
-#[test]
-fn configuration_wins_over_manifest_and_manifest_over_account() {
-    let config = config("{container: {pids: 8}}");
-    let plugin = config.plugins.values().next().unwrap();
-    let derived = Derived::of(&config, plugin, &Manifest::parse(MANIFEST).unwrap());
-    let expected = Limits {
-        memory_bytes: 32 << 20,
-        millicpus: 2000,
-        pids: 8,
-        tmp_bytes: 16 << 20,
-    };
-    assert_eq!(
-        (derived.limits, derived.entrypoint),
-        (expected, vec!["/plugin/run.py".to_owned()])
     );
 }
 
@@ -87,7 +81,16 @@ fn the_starter_configuration_fits_the_first_party_plugins() {
     let mut problems = Vec::new();
     for (name, plugin) in config.enabled_plugins() {
         match find(&discovery, name, plugin) {
-            Some(found) => check(&config, name, plugin, &found.manifest, &mut problems),
+            Some(found) => {
+                let sources = Sources {
+                    config: &config,
+                    name,
+                    plugin,
+                    manifest: &found.manifest,
+                    terms: &terms(),
+                };
+                check(sources, &mut problems);
+            }
             None => problems.push(not_found(&config, name, plugin)),
         }
     }

@@ -1,4 +1,5 @@
-use bailey_plugin::{Limits, Manifest, StateKind};
+use bailey_plugin::Manifest;
+use bailey_trust::{HostPath, Lock};
 use bailey_types::{Blake3, ImageId, Sha256, Timestamp};
 
 use super::*;
@@ -24,12 +25,15 @@ fn locked(files: &[(&str, u8)]) -> LockedPlugin {
         state: StateKind::None,
         egress: Vec::new(),
         host_paths: Vec::new(),
+        walls: bailey_trust::Walls::default(),
+        reset_state: false,
     };
     LockedPlugin {
         proposed,
         tree_mac: Blake3([6; 32]),
         uid: 20_000,
         holder_uid: 20_001,
+        state_generation: 0,
     }
 }
 
@@ -51,9 +55,15 @@ fn lock(plugins: &[(&str, LockedPlugin)], config: &[(&str, &str)]) -> Lock {
     }
 }
 
+fn preview(before: Option<&Lock>, after: &Lock) -> Preview {
+    let grants = rated::Grants::default();
+    let before = before.map(|before| Rated::of(before, &grants));
+    Preview::of(before.as_ref(), &Rated::of(after, &grants))
+}
+
 fn shown(before: Option<&Lock>, after: &Lock) -> String {
     let mut out = Out::default();
-    Preview::of(before, after).show(&mut out);
+    preview(before, after).show(&mut out);
     out.text().to_owned()
 }
 
@@ -94,7 +104,7 @@ fn a_change_is_told_file_by_file_and_grant_by_grant() {
         &[("greet", changed), ("echo", locked(&[]))],
         &[("config.yaml", "b")],
     );
-    let expected = "Lock 7 would change:\n~ configuration config.yaml\n- plugin gone\n~ plugin greet\n    + new.py\n    - old.py\n    ~ run.py\n      egress none -> example.com:443\n= 1 plugins as they are\n";
+    let expected = "Lock 7 would change:\n~ configuration config.yaml\n- plugin gone\n~ plugin greet\n    + new.py\n    - old.py\n    ~ run.py\n      egress none -> example.com:443 (16 connections at once, 1048576 KiB a call, 600 s each)\n      rating 8 of 8 -> 7 of 8: reaches 1 host\n= 1 plugins as they are\n";
     assert_eq!(shown(Some(&before), &after), expected);
 }
 
@@ -106,6 +116,101 @@ fn the_same_lock_again_changes_nothing() {
     );
     let mut after = before.clone();
     after.serial = Serial(8);
-    let preview = Preview::of(Some(&before), &after);
+    let preview = preview(Some(&before), &after);
     assert!(preview.is_empty() && preview.to_json("CODE")["code"].is_null());
+}
+
+#[test]
+fn what_an_account_and_its_walls_give_is_told_with_what_it_costs() {
+    let before = lock(&[("greet", locked(&[]))], &[]);
+    let mut changed = locked(&[]);
+    changed.proposed.account = "ops".parse().unwrap();
+    changed.proposed.host_paths = vec![HostPath {
+        path: "/home/me".into(),
+        device: 1,
+        inode: 2,
+        writable: true,
+    }];
+    changed.proposed.walls = bailey_trust::Walls {
+        mode: Mode::Credentialed {
+            uid: 1000,
+            gid: 100,
+        },
+        runtime: Some("runsc".into()),
+        home: Some("/home/me".into()),
+        warm: 2,
+        untrusted: Some(Limits::default()),
+        ..bailey_trust::Walls::default()
+    };
+    let text = shown(Some(&before), &lock(&[("greet", changed)], &[]));
+    for line in [
+        "account default -> ops",
+        "runs as confined, uid 20000 -> CREDENTIALED, uid 1000, gid 100 of the host",
+        "runtime runc -> runsc",
+        "host paths none -> /home/me (rw, HOME)",
+        "if it changes it fails -> untrusted: 256 MiB memory",
+        "warm cells 0 -> 2",
+        "rating 8 of 8 -> 5 of 8: writes 1 path of the host; acts on the host as uid 1000",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn state_is_kept_or_left_behind_and_either_is_said() {
+    let mut old = locked(&[("run.py", 1)]);
+    old.proposed.state = StateKind::Data;
+    let before = lock(&[("greet", old.clone())], &[]);
+    let mut sealed_again = old.clone();
+    sealed_again.proposed.image = ImageId(Sha256([9; 32]));
+    let text = shown(
+        Some(&before),
+        &lock(&[("greet", sealed_again.clone())], &[]),
+    );
+    assert!(
+        text.contains("to leave it behind: --reset-state greet"),
+        "{text}"
+    );
+    sealed_again.state_generation = 1;
+    let text = shown(Some(&before), &lock(&[("greet", sealed_again)], &[]));
+    assert!(
+        text.contains("is left behind") && !text.contains("--reset-state"),
+        "{text}"
+    );
+    let mut only_reset = old;
+    only_reset.state_generation = 1;
+    assert!(!preview(Some(&before), &lock(&[("greet", only_reset)], &[])).is_empty());
+}
+
+#[test]
+fn what_the_configuration_allows_is_said_before_it_is_signed() {
+    let credentialed = "accounts: {default: {}, untrusted: {}, ops: {uid: 1000, gid: 1000}}";
+    let after = lock(&[], &[("config.yaml", credentialed)]);
+    let text = shown(None, &after);
+    assert!(text.contains("\n! CREDENTIALED: the account ops"), "{text}");
+    let quiet = lock(
+        &[],
+        &[("config.yaml", "accounts: {default: {}, untrusted: {}}")],
+    );
+    assert!(!shown(None, &quiet).contains('!'));
+}
+
+#[test]
+fn a_host_path_that_was_exchanged_is_told_though_its_name_is_the_same() {
+    let with = |inode| {
+        let mut plugin = locked(&[]);
+        plugin.proposed.host_paths = vec![HostPath {
+            path: "/srv/notes".into(),
+            device: 1,
+            inode,
+            writable: false,
+        }];
+        lock(&[("greet", plugin)], &[])
+    };
+    let text = shown(Some(&with(2)), &with(3));
+    assert!(
+        text.contains("/srv/notes is another folder or file"),
+        "{text}"
+    );
+    assert!(preview(Some(&with(2)), &with(2)).is_empty());
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use bailey_cell::launch::{Control, Envelope};
 use bailey_trust::{Decision, DecisionOrigin, Ticket, sign};
 use bailey_types::{AttemptNumber, Clock, DecisionId, JobId, OriginId, Service, Sha256, TicketId};
+use bollard::Docker;
 use bollard::container::{AttachContainerResults, LogOutput};
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
-use super::Stand;
+use super::{Stand, start};
 
 impl Stand {
     /// What policy and broker would sign for this cell and these final bytes.
@@ -95,6 +96,7 @@ pub struct WaitingCell {
     pub id: String,
     pub job: JobId,
     pub attached: AttachContainerResults,
+    pub docker: Docker,
 }
 
 /// Everything that came out of a cell.
@@ -118,20 +120,32 @@ impl WaitingCell {
         Control::from_json(&message).unwrap()
     }
 
-    /// Sends the envelope and reads everything until the end.
-    pub async fn run(&mut self, envelope: &[u8]) -> Output {
-        self.send(envelope).await;
-        self.output().await
+    /// The proxy ends the stream and says nothing.
+    pub async fn ends_without_a_word(&mut self) {
+        let next = self.attached.output.next().await;
+        assert!(next.is_none(), "{next:?}");
     }
 
-    pub async fn output(&mut self) -> Output {
+    /// Sends the envelope, starts the cell as soon as it may, and reads everything until the end.
+    pub async fn run(&mut self, envelope: &[u8]) -> Output {
+        self.send(envelope).await;
+        let control = self.control().await;
+        if control == Control::Launched(true) {
+            start(&self.docker, &self.id).await.unwrap();
+        }
+        let output = self.output().await;
+        Output {
+            control: Some(control),
+            ..output
+        }
+    }
+
+    /// Everything until the end, with what the proxy says last.
+    pub async fn output_and_control(&mut self) -> Output {
         let mut output = Output::default();
         while let Some(frame) = self.attached.output.next().await {
             match frame.unwrap() {
                 LogOutput::StdIn { message } => {
-                    assert!(
-                        output.control.is_none() && output.out.is_empty() && output.err.is_empty()
-                    );
                     output.control = Some(Control::from_json(&message).unwrap());
                 }
                 LogOutput::StdOut { message } => output.out.extend_from_slice(&message),
@@ -139,6 +153,24 @@ impl WaitingCell {
                 LogOutput::Console { message } => panic!("not a frame: {message:?}"),
             }
         }
+        output
+    }
+
+    /// The next frame, as text.
+    pub async fn attached_next(&mut self) -> String {
+        self.attached
+            .output
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .to_string()
+    }
+
+    /// Everything until the end; the proxy says nothing more.
+    pub async fn output(&mut self) -> Output {
+        let output = self.output_and_control().await;
+        assert_eq!(output.control, None);
         output
     }
 }

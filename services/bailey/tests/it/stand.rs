@@ -1,0 +1,330 @@
+//! A stack for `plugin lock` and `config lock`, over real sockets. The signing is real; in the places of broker and socket-proxy stand small
+//! servers that keep to the contract, because those services need a vault and a Docker engine (the stack's own tests have both).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bailey_proto::management::v1::engine_service_server::{EngineService, EngineServiceServer};
+use bailey_proto::management::v1::lock_service_server::{LockService, LockServiceServer};
+use bailey_proto::management::v1::seal_request::Message;
+use bailey_proto::management::v1::seal_service_server::{SealService, SealServiceServer};
+use bailey_proto::management::v1::vault_service_server::{VaultService, VaultServiceServer};
+use bailey_proto::management::v1::{
+    CollectRequest, CollectResponse, CreateTokenRequest, CreateTokenResponse,
+    DescribeEngineRequest, DescribeEngineResponse, InitRequest, InitResponse, InspectImageRequest,
+    InspectImageResponse, ListRequest, ListResponse, ProposeRequest, ProposeResponse,
+    RegisterPrincipalRequest, RegisterPrincipalResponse, SealHeader, SealRequest, SealResponse,
+    SecretEntry, SetSecretRequest, SetSecretResponse, SignRequest, SignResponse, StatusRequest,
+    StatusResponse,
+};
+use bailey_test::TestStack;
+use bailey_trust::{Lock, LockProposal, LockSource, LockedPlugin, ProposedPlugin, SigningKey};
+use bailey_types::{Blake3, ImageId, Serial, Service, Sha256, StackId, Timestamp};
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{Ran, bailey, text};
+
+pub(crate) const CONFIG: &str = "accounts: {default: {}}\nplugin_roots: [ROOT]\nplugins:\n  greet: {}\n  other: {uses: greet}\n";
+const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.py\ncommands: [{name: poll, type: read}]\n";
+
+struct Notary {
+    key: SigningKey,
+    stack: StackId,
+    serial: Mutex<u64>,
+    pending: Mutex<BTreeMap<String, Lock>>,
+}
+
+#[tonic::async_trait]
+impl LockService for Notary {
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeResponse>, Status> {
+        assert_eq!(
+            request.metadata().get("authorization").unwrap(),
+            "Bearer admin"
+        );
+        let proposal: LockProposal =
+            serde_json::from_slice(&request.into_inner().proposal).unwrap();
+        let serial = Serial(*self.serial.lock().unwrap() + 1);
+        let locked = |proposed: ProposedPlugin| LockedPlugin {
+            tree_mac: Blake3([0; 32]),
+            uid: 20_000,
+            holder_uid: 20_001,
+            state_generation: u32::from(proposed.reset_state),
+            proposed: ProposedPlugin {
+                reset_state: false,
+                ..proposed
+            },
+        };
+        let plugins = proposal
+            .plugins
+            .into_iter()
+            .map(|(name, proposed)| (name, locked(proposed)))
+            .collect();
+        let config_files = proposal.config_files;
+        let lock = Lock {
+            version: 1,
+            stack: self.stack.clone(),
+            serial,
+            signed_at: Timestamp(1),
+            config_files,
+            plugins,
+            next_uid: 20_002,
+        };
+        let code = format!("CODE{serial}");
+        let text = serde_json::to_vec(&lock).unwrap();
+        self.pending.lock().unwrap().insert(code.clone(), lock);
+        Ok(Response::new(ProposeResponse {
+            code,
+            lock: text.into(),
+        }))
+    }
+
+    async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let lock = self
+            .pending
+            .lock()
+            .unwrap()
+            .remove(&request.into_inner().code);
+        let lock = lock.ok_or_else(|| Status::failed_precondition("no proposal has this code"))?;
+        *self.serial.lock().unwrap() = lock.serial.0;
+        Ok(Response::new(SignResponse {
+            lock: Some(bailey_trust::sign(&lock, &self.key).unwrap()),
+        }))
+    }
+}
+
+/// A vault that is asked for grants and nothing else: `greet` may have one secret, and had another one.
+struct Grants;
+
+#[tonic::async_trait]
+impl VaultService for Grants {
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let secret = |name: &str, status: &str| SecretEntry {
+            name: name.to_owned(),
+            status: status.to_owned(),
+            granted_to: vec!["greet".to_owned()],
+            ..SecretEntry::default()
+        };
+        Ok(Response::new(ListResponse {
+            secrets: vec![secret("one", "active"), secret("two", "revoked")],
+            ..ListResponse::default()
+        }))
+    }
+
+    async fn init(&self, _: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
+        Err(Status::unimplemented("init"))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Err(Status::unimplemented("status"))
+    }
+
+    async fn set_secret(
+        &self,
+        _: Request<SetSecretRequest>,
+    ) -> Result<Response<SetSecretResponse>, Status> {
+        Err(Status::unimplemented("set_secret"))
+    }
+
+    async fn register_principal(
+        &self,
+        _: Request<RegisterPrincipalRequest>,
+    ) -> Result<Response<RegisterPrincipalResponse>, Status> {
+        Err(Status::unimplemented("register_principal"))
+    }
+
+    async fn create_token(
+        &self,
+        _: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        Err(Status::unimplemented("create_token"))
+    }
+}
+
+/// An engine that has `runc`, and counts how often it was tidied up.
+struct Engine(Arc<Mutex<u32>>);
+
+#[tonic::async_trait]
+impl EngineService for Engine {
+    async fn describe_engine(
+        &self,
+        _: Request<DescribeEngineRequest>,
+    ) -> Result<Response<DescribeEngineResponse>, Status> {
+        Ok(Response::new(DescribeEngineResponse {
+            runtimes: vec!["runc".to_owned()],
+            ..DescribeEngineResponse::default()
+        }))
+    }
+
+    async fn collect(
+        &self,
+        _: Request<CollectRequest>,
+    ) -> Result<Response<CollectResponse>, Status> {
+        *self.0.lock().unwrap() += 1;
+        Ok(Response::new(CollectResponse::default()))
+    }
+}
+
+pub(crate) type Seals = Arc<Mutex<Vec<(SealHeader, Vec<u8>)>>>;
+
+struct Sealing(Seals);
+
+#[tonic::async_trait]
+impl SealService for Sealing {
+    async fn seal(
+        &self,
+        request: Request<Streaming<SealRequest>>,
+    ) -> Result<Response<SealResponse>, Status> {
+        let mut stream = request.into_inner();
+        let Some(Message::Header(header)) = stream.message().await?.unwrap().message else {
+            panic!("no header")
+        };
+        let mut tar = Vec::new();
+        while let Some(SealRequest {
+            message: Some(Message::Chunk(chunk)),
+        }) = stream.message().await?
+        {
+            tar.extend_from_slice(&chunk);
+        }
+        let tar_sha256 = Sha256::of(&tar);
+        self.0.lock().unwrap().push((header, tar));
+        Ok(Response::new(SealResponse {
+            image_id: ImageId(tar_sha256).to_string(),
+            tar_sha256: tar_sha256.0.to_vec().into(),
+        }))
+    }
+
+    async fn inspect_image(
+        &self,
+        request: Request<InspectImageRequest>,
+    ) -> Result<Response<InspectImageResponse>, Status> {
+        let image = request.into_inner().image;
+        let base = ImageId(Sha256::of(b"base")).to_string();
+        let image_id = match image.as_str() {
+            "bailey/base-python:current" => base,
+            id if id.starts_with("sha256:") => id.to_owned(),
+            _ => return Err(Status::not_found("no such image")),
+        };
+        Ok(Response::new(InspectImageResponse { image_id }))
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) stack: TestStack,
+    root: PathBuf,
+    pub(crate) seals: Seals,
+    pub(crate) tidied: Arc<Mutex<u32>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        let stack = TestStack::new();
+        let seals = Seals::default();
+        let root = stack.dir().join("plugins");
+        let notary = Notary {
+            key: stack.signing_key(Service::Broker),
+            stack: stack.trust().stack.clone(),
+            serial: Mutex::default(),
+            pending: Mutex::default(),
+        };
+        let tidied = Arc::<Mutex<u32>>::default();
+        let engine = Engine(Arc::clone(&tidied));
+        let mut tasks = JoinSet::new();
+        let socket = |service: &str| {
+            let dir = stack.dir().join("manage").join(service);
+            fs::create_dir_all(&dir).unwrap();
+            UnixListenerStream::new(UnixListener::bind(dir.join("manage.sock")).unwrap())
+        };
+        let (broker, proxy, sealing) = (
+            socket("broker"),
+            socket("socket-proxy"),
+            Sealing(Arc::clone(&seals)),
+        );
+        tasks.spawn(async move {
+            tonic::transport::Server::builder()
+                .add_service(LockServiceServer::new(notary))
+                .add_service(VaultServiceServer::new(Grants))
+                .serve_with_incoming(broker)
+                .await
+                .unwrap();
+        });
+        tasks.spawn(async move {
+            tonic::transport::Server::builder()
+                .add_service(SealServiceServer::new(sealing))
+                .add_service(EngineServiceServer::new(engine))
+                .serve_with_incoming(proxy)
+                .await
+                .unwrap();
+        });
+        fs::write(stack.dir().join("admin.token"), "admin\n").unwrap();
+        let bench = Self {
+            stack,
+            root,
+            seals,
+            tidied,
+            _tasks: tasks,
+        };
+        bench.configure(CONFIG);
+        bench.put("greet/manifest.yaml", MANIFEST, 0o644);
+        bench.put("greet/run.py", "#!/usr/bin/env python3\n", 0o755);
+        bench
+    }
+
+    pub(crate) fn configure(&self, config: &str) {
+        fs::write(
+            self.stack.config_dir().join("config.yaml"),
+            config.replace("ROOT", text(&self.root)),
+        )
+        .unwrap();
+    }
+
+    pub(crate) fn put(&self, name: &str, contents: &str, mode: u32) {
+        let path = self.root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, contents).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub(crate) async fn bailey(&self, args: &[&str]) -> Ran {
+        let (config, manage, admin) = (
+            self.stack.config_dir(),
+            self.stack.dir().join("manage"),
+            self.stack.dir().join("admin.token"),
+        );
+        let places = [
+            "--config-dir",
+            text(&config),
+            "--manage-dir",
+            text(&manage),
+            "--admin-token-file",
+            text(&admin),
+        ];
+        bailey(places.iter().chain(args)).await
+    }
+
+    pub(crate) fn lock(&self) -> Lock {
+        let trust = self.stack.trust();
+        let path = self.stack.config_dir().join("bailey.lock");
+        let source = LockSource::new(
+            &path,
+            trust.signing.broker,
+            trust.stack.clone(),
+            Serial(0),
+            |_| Ok(()),
+        );
+        source.current().unwrap().lock.clone()
+    }
+
+    pub(crate) fn sealed(&self) -> usize {
+        self.seals.lock().unwrap().len()
+    }
+}

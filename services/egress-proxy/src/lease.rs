@@ -1,0 +1,253 @@
+//! Leases: a signed decision, used once, by the holder of its plugin, for as long as that holder keeps its control connection.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bailey_lease::{Kind, Refusal, Token};
+use bailey_plugin::egress::Entry;
+use bailey_service::Context;
+use bailey_trust::{Decision, Loaded, LockSource, UNTRUSTED, VerifyingKey, verify};
+use bailey_types::{Clock, DecisionId, Serial, Timestamp};
+use rand::RngCore as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::grant::{Grant, Grants};
+use crate::refusals::Budget;
+
+/// All leases of this process, and what they rest on.
+pub(crate) struct Leases {
+    policy: VerifyingKey,
+    lock: LockSource<Grants>,
+    clock: Clock,
+    /// What was decided before is refused: whether it had a lease then is not known any more.
+    started: Timestamp,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    open: HashMap<Token, Arc<Lease>>,
+    /// Decisions that have had a lease, until they expire.
+    used: HashMap<DecisionId, Timestamp>,
+}
+
+/// One lease.
+pub(crate) struct Lease {
+    pub(crate) decision: Decision,
+    pub(crate) uid: u32,
+    entries: Vec<Entry>,
+    pub(crate) refusals: Budget,
+    connections: AtomicU32,
+    bytes: AtomicU64,
+    /// Cancelled when it ends.
+    pub(crate) over: CancellationToken,
+}
+
+/// Ends the lease when it is dropped.
+pub(crate) struct Held {
+    leases: Arc<Leases>,
+    token: Token,
+    pub(crate) lease: Arc<Lease>,
+}
+
+/// A place among the connections of a lease.
+pub(crate) struct Place(Arc<Lease>);
+
+impl Leases {
+    pub(crate) fn new(ctx: &Context) -> Self {
+        // Not kept over restarts: a decision names the serial it rests on, and policy refuses older locks.
+        let lock = ctx.lock(Serial(0), Grants::of);
+        Self {
+            policy: ctx.trust.signing.policy,
+            lock,
+            clock: ctx.clock.clone(),
+            started: ctx.clock.now(),
+            book: Mutex::default(),
+        }
+    }
+
+    /// Why the lock cannot be used, if it cannot.
+    pub(crate) fn lock_trouble(&self) -> Option<String> {
+        self.lock.current().err().map(|e| e.to_string())
+    }
+
+    /// Opens the lease of the signed decision in `line`, for a holder with `uid`.
+    pub(crate) fn open(self: &Arc<Self>, uid: u32, line: &[u8]) -> Result<Held, Refusal> {
+        let no = |reason: String| Refusal::new(Kind::NoLease, reason);
+        let signed = bailey_trust::source::from_file_text(line)
+            .map_err(|reason| no(format!("the decision: {reason}")))?;
+        let decision = verify::<Decision>(&signed, &self.policy);
+        let decision = decision.map_err(|e| no(e.to_string()))?.statement;
+        let now = self.clock.now();
+        decision.check_time(now).map_err(|e| no(e.to_string()))?;
+        if decision.issued_at < self.started {
+            return Err(no("the decision is older than this process".into()));
+        }
+        let lock = self.lock.current().map_err(|e| no(e.to_string()))?;
+        check(&lock, uid, &decision).map_err(|wrong| no(wrong.into()))?;
+        let entries = decision.egress.iter().map(|text| text.parse());
+        let entries = entries.collect::<Result<_, _>>();
+        let lease = Arc::new(Lease {
+            entries: entries.map_err(|e: bailey_plugin::egress::BadEntry| no(e.to_string()))?,
+            uid,
+            refusals: Budget::default(),
+            connections: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+            over: CancellationToken::new(),
+            decision,
+        });
+        let token = self.enter(&lease, now).map_err(|wrong| no(wrong.into()))?;
+        Ok(Held {
+            leases: Arc::clone(self),
+            token,
+            lease,
+        })
+    }
+
+    fn enter(&self, lease: &Arc<Lease>, now: Timestamp) -> Result<Token, &'static str> {
+        let mut random = [0; 32];
+        rand::rngs::OsRng.fill_bytes(&mut random);
+        let token = Token(random);
+        let mut book = self.book();
+        // The same second of grace that a check of the time has.
+        let still = now.minus(std::time::Duration::from_secs(2));
+        book.used.retain(|_, expires| *expires >= still);
+        let decision = &lease.decision;
+        if book.used.insert(decision.id, decision.expires_at).is_some() {
+            return Err("the decision has had its lease already");
+        }
+        book.open.insert(token.clone(), Arc::clone(lease));
+        Ok(token)
+    }
+
+    /// The open lease of `token`, if it is of `uid`.
+    pub(crate) fn find(&self, uid: u32, token: &Token) -> Option<Arc<Lease>> {
+        let book = self.book();
+        book.open
+            .get(token)
+            .filter(|lease| lease.uid == uid)
+            .cloned()
+    }
+
+    /// What the lock grants to the lease's plugin now.
+    pub(crate) fn grant(&self, lease: &Lease) -> Result<Grant, Refusal> {
+        let no = |reason: String| Refusal::new(Kind::NoLease, reason);
+        let lock = self.lock.current().map_err(|e| no(e.to_string()))?;
+        let grant = lock.view.of_uid(lease.uid);
+        grant
+            .filter(|grant| grant.plugin == lease.decision.plugin)
+            .cloned()
+            .ok_or_else(|| no("the plugin is not locked any more".into()))
+    }
+
+    /// Ends the leases from which the lock has taken something, if its serial is not `seen` any more; the serial it has now.
+    pub(crate) fn review(&self, seen: Option<Serial>) -> Option<Serial> {
+        let Ok(lock) = self.lock.current() else {
+            // Nothing new opens meanwhile, and the usable lock that follows is reviewed.
+            return None;
+        };
+        let serial = Some(lock.lock.serial);
+        if serial == seen {
+            return serial;
+        }
+        for lease in self.book().open.values() {
+            let plugin = &lease.decision.plugin;
+            let grant = lock.view.of_uid(lease.uid);
+            let grant = grant.filter(|grant| grant.plugin == *plugin);
+            let all = |grant: &Grant| lease.entries.iter().all(|e| grant.entries.contains(e));
+            if !grant.is_some_and(all) {
+                let job = lease.decision.job;
+                tracing::warn!(plugin.name = %plugin, job.id = %job, "a new lock ends the lease of {plugin} for the job {job}");
+                lease.over.cancel();
+            }
+        }
+        serial
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check(lock: &Loaded<Grants>, uid: u32, decision: &Decision) -> Result<(), &'static str> {
+    let grant = lock.view.of_uid(uid);
+    let locked = lock.lock.plugins.get(&decision.plugin);
+    let (Some(grant), Some(locked)) = (grant, locked) else {
+        return Err("no plugin of the lock has this holder");
+    };
+    let checks = [
+        (
+            "the decision is for another plugin",
+            grant.plugin == decision.plugin,
+        ),
+        (
+            "the decision is under another lock",
+            lock.lock.serial == decision.lock_serial,
+        ),
+        (
+            "the decision is for another image",
+            locked.proposed.image == decision.image,
+        ),
+        (
+            "the decision is for an untrusted cell",
+            decision.account.as_str() != UNTRUSTED,
+        ),
+        ("the decision grants no egress", !decision.egress.is_empty()),
+        (
+            "the decision's egress is not the locked one",
+            locked.proposed.egress == decision.egress,
+        ),
+    ];
+    match checks.iter().find(|(_, holds)| !holds) {
+        Some((wrong, _)) => Err(wrong),
+        None => Ok(()),
+    }
+}
+
+impl Held {
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.leases.book().open.remove(&self.token);
+        self.lease.over.cancel();
+    }
+}
+
+impl Lease {
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// A place among at most `limit` connections.
+    pub(crate) fn place(self: &Arc<Self>, limit: u32) -> Option<Place> {
+        let one_more = |open: u32| (open < limit).then(|| open + 1);
+        self.connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .is_ok()
+            .then(|| Place(Arc::clone(self)))
+    }
+
+    /// Counts `bytes` that are about to pass; `false` if the call would have more than `limit` then, and nothing is counted.
+    pub(crate) fn spend(&self, bytes: u64, limit: u64) -> bool {
+        let more = |spent: u64| spent.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .is_ok()
+    }
+
+    /// Whether anything may pass at all.
+    pub(crate) fn has_bytes_left(&self, limit: u64) -> bool {
+        self.bytes.load(Ordering::Acquire) < limit
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}

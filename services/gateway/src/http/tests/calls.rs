@@ -1,0 +1,129 @@
+//! What a request costs, and what it is told.
+
+use std::collections::BTreeMap;
+
+use bailey_test::{Served, TestStack};
+use bailey_trust::Lock;
+use bailey_types::{Clock, Serial, Service};
+use http::StatusCode;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::peers::{Broker, Engine};
+use super::*;
+use crate::limits::Limits;
+use crate::view::View;
+
+/// A gateway between a broker and an engine.
+struct World {
+    stack: TestStack,
+    broker: Broker,
+    router: Router,
+    _peers: [Served; 2],
+}
+
+impl World {
+    fn new() -> Self {
+        let stack = TestStack::new();
+        let broker = Broker::default();
+        let peers = [
+            stack.serve(Service::Broker, broker.routes()),
+            stack.serve(Service::Engine, Engine::routes()),
+        ];
+        let ctx = stack.context(Service::Gateway);
+        let state = State::new(
+            stack.join(&ctx),
+            ctx.lock(Serial(0), View::of),
+            Limits::default(),
+            ctx.clock.clone(),
+            ctx.shutdown.clone(),
+        );
+        let router = router(&state, Ingress::Local);
+        Self {
+            stack,
+            broker,
+            router,
+            _peers: peers,
+        }
+    }
+
+    fn lock(&self, config: &str) {
+        self.stack.write_lock(&Lock {
+            version: 1,
+            stack: "test".parse().unwrap(),
+            serial: Serial(1),
+            signed_at: Clock::system().now(),
+            config_files: BTreeMap::from([("config.yaml".into(), config.into())]),
+            plugins: BTreeMap::new(),
+            next_uid: 20_000,
+        });
+    }
+
+    async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (StatusCode, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header("host", "localhost");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_call_verifies_its_token_once_and_for_what_it_calls() {
+    let world = World::new();
+    for (command, token, expected) in [
+        ("look", "reader", StatusCode::ACCEPTED),
+        ("look", "writer", StatusCode::ACCEPTED),
+        ("greet", "writer", StatusCode::ACCEPTED),
+        ("greet", "reader", StatusCode::FORBIDDEN),
+        ("look", "wrong", StatusCode::UNAUTHORIZED),
+    ] {
+        let path = format!("/plugin/greet/{command}");
+        let (status, _) = world.ask("POST", &path, Some(token)).await;
+        assert_eq!(status, expected, "{command} with {token}");
+        assert_eq!(world.broker.verified(), 1, "{command} with {token}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_told_to_whoever_has_a_token_only() {
+    let world = World::new();
+    for path in [
+        "/plugin/greet/look",
+        "/plugin/greet/other",
+        "/plugin/other/look",
+    ] {
+        for token in [None, Some("wrong")] {
+            let (status, answer) = world.ask("POST", path, token).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+            assert!(!answer.to_string().contains("greet"), "{answer}");
+        }
+    }
+    let (status, answer) = world
+        .ask("POST", "/plugin/greet/other", Some("reader"))
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer.to_string().contains("look, greet"), "{answer}");
+}
+
+#[tokio::test]
+async fn warnings_are_counted_for_everybody_and_told_with_a_token() {
+    let world = World::new();
+    let (_, health) = world.ask("GET", "/healthz", Some("reader")).await;
+    assert_eq!(health["warning_count"], 0);
+    world.lock("accounts:\n  default: {}\n");
+    for token in [None, Some("wrong")] {
+        let (_, health) = world.ask("GET", "/healthz", token).await;
+        assert_eq!(health["warning_count"], 1);
+        assert_eq!(health.get("warnings"), None);
+    }
+    let (_, health) = world.ask("GET", "/healthz", Some("reader")).await;
+    let told = health["warnings"].as_array().unwrap();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].as_str().unwrap().contains("untrusted"), "{told:?}");
+}

@@ -1,0 +1,173 @@
+//! A broker with two tokens, and an engine with one plugin.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bailey_proto::broker::v1::presence_service_server::{PresenceService, PresenceServiceServer};
+use bailey_proto::broker::v1::token_service_server::{TokenService, TokenServiceServer};
+use bailey_proto::broker::v1::{self as broker};
+use bailey_proto::engine::v1::intake_service_server::{IntakeService, IntakeServiceServer};
+use bailey_proto::engine::v1::query_service_server::{QueryService, QueryServiceServer};
+use bailey_proto::engine::v1::{self as engine};
+use bailey_proto::trust::v1::Signed;
+use serde_json::json;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+/// Tokens, and how often one was verified.
+#[derive(Clone, Default)]
+pub(super) struct Broker(Arc<AtomicUsize>);
+
+impl Broker {
+    pub(super) fn routes(&self) -> Routes {
+        Routes::new(TokenServiceServer::new(self.clone()))
+            .add_service(PresenceServiceServer::new(self.clone()))
+    }
+
+    pub(super) fn verified(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+#[tonic::async_trait]
+impl TokenService for Broker {
+    async fn verify_token(
+        &self,
+        request: Request<broker::VerifyTokenRequest>,
+    ) -> Result<Response<broker::VerifyTokenResponse>, Status> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let request = request.into_inner();
+        let scopes: &[&str] = match request.token.as_str() {
+            "reader" => &["plugin:invoke:ro"],
+            "writer" => &["plugin:rw", "plugin:invoke:ro"],
+            _ => return Err(Status::unauthenticated("no such token")),
+        };
+        let wanted = &request.any_of_scopes;
+        if !wanted.is_empty() && !wanted.iter().any(|scope| scopes.contains(&scope.as_str())) {
+            return Err(Status::permission_denied("not with this token"));
+        }
+        Ok(Response::new(broker::VerifyTokenResponse {
+            token_name: request.token,
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            origin: Some(Signed::default()),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl PresenceService for Broker {
+    async fn beat(
+        &self,
+        _: Request<broker::BeatRequest>,
+    ) -> Result<Response<broker::BeatResponse>, Status> {
+        Ok(Response::new(broker::BeatResponse {}))
+    }
+
+    async fn roll(
+        &self,
+        _: Request<broker::RollRequest>,
+    ) -> Result<Response<broker::RollResponse>, Status> {
+        Ok(Response::new(broker::RollResponse::default()))
+    }
+}
+
+/// `greet`, which reads with `look` and writes with `greet`.
+#[derive(Clone, Copy)]
+pub(super) struct Engine;
+
+impl Engine {
+    pub(super) fn routes() -> Routes {
+        Routes::new(QueryServiceServer::new(Self)).add_service(IntakeServiceServer::new(Self))
+    }
+}
+
+fn nobody_asks<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("no test asks"))
+}
+
+#[tonic::async_trait]
+impl IntakeService for Engine {
+    async fn submit_job(
+        &self,
+        _: Request<engine::SubmitJobRequest>,
+    ) -> Result<Response<engine::SubmitJobResponse>, Status> {
+        Ok(Response::new(engine::SubmitJobResponse {
+            job_id: "job".into(),
+            deduplicated: false,
+        }))
+    }
+
+    async fn emit_event(
+        &self,
+        _: Request<engine::EmitEventRequest>,
+    ) -> Result<Response<engine::EmitEventResponse>, Status> {
+        nobody_asks()
+    }
+}
+
+type Subscribed = Result<engine::SubscribeResponse, Status>;
+
+#[tonic::async_trait]
+impl QueryService for Engine {
+    type SubscribeStream = Pin<Box<dyn futures::Stream<Item = Subscribed> + Send>>;
+
+    async fn catalogue(
+        &self,
+        _: Request<engine::CatalogueRequest>,
+    ) -> Result<Response<engine::CatalogueResponse>, Status> {
+        let command =
+            |name: &str, access: &str| json!({ "name": name, "type": access, "description": "" });
+        let catalogue = json!({ "plugins": [{
+            "name": "greet",
+            "version": "1",
+            "description": "",
+            "commands": [command("look", "read"), command("greet", "write")],
+        }] });
+        Ok(Response::new(engine::CatalogueResponse {
+            catalogue_json: catalogue.to_string(),
+        }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<engine::StatusRequest>,
+    ) -> Result<Response<engine::StatusResponse>, Status> {
+        Ok(Response::new(engine::StatusResponse::default()))
+    }
+
+    async fn read_job(
+        &self,
+        _: Request<engine::ReadJobRequest>,
+    ) -> Result<Response<engine::ReadJobResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<engine::ListJobsRequest>,
+    ) -> Result<Response<engine::ListJobsResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn read_tree(
+        &self,
+        _: Request<engine::ReadTreeRequest>,
+    ) -> Result<Response<engine::ReadTreeResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn wait_for_job(
+        &self,
+        _: Request<engine::WaitForJobRequest>,
+    ) -> Result<Response<engine::WaitForJobResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn subscribe(
+        &self,
+        _: Request<engine::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        nobody_asks()
+    }
+}

@@ -1,0 +1,182 @@
+//! What somebody does who has taken a service over: with its enrolment secret, on the mesh, in a container with nothing else. This same
+//! program runs there, and prints what each peer answered.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bailey_mesh::callers::{self, Callers};
+use bailey_mesh::{Mesh, MeshChannel};
+use bailey_proto::broker::v1::MakeTicketRequest;
+use bailey_proto::broker::v1::ticket_service_client::TicketServiceClient;
+use bailey_proto::engine::v1::SubmitJobRequest;
+use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
+use bailey_proto::policy::v1::decide_response::Outcome;
+use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
+use bailey_proto::policy::v1::{Allowed, DecideRequest, Denied, decide_request::AskedBy};
+use bailey_proto::trust::v1::Signed;
+use bailey_service::{Context, Settings};
+use bailey_trust::{Asked, Origin, SigningKey, TrustFile};
+use bailey_types::{Clock, JobId, OriginId, Service, Sha256};
+use serde_json::{Map, Value, json};
+use tonic::{Code, Request, Status};
+
+/// What may be called with everybody's identity, and changes nothing.
+pub const CONTROL: &str = "/bailey.audit.v1.AuditService/Checkpoint";
+
+/// The service, where this program was started as its captor.
+pub fn asked_for() -> Option<String> {
+    let mut arguments = std::env::args().skip(1);
+    (arguments.next()? == "captor").then(|| arguments.next())?
+}
+
+/// Tries everything that the service may not do, and prints the answers as JSON.
+pub fn main(service: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answers = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(try_everything(service)));
+    match answers {
+        Ok(answers) => {
+            println!("{answers}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The service of that name.
+pub fn named(name: &str) -> anyhow::Result<Service> {
+    let found = Service::ALL.iter().find(|service| service.name() == name);
+    found.copied().with_context(|| format!("no service {name}"))
+}
+
+/// Who serves the method at `path`, which is `/bailey.<service>.v1.<…>/<Method>`.
+fn server(path: &str) -> anyhow::Result<Service> {
+    named(path.split('.').nth(1).context("no package")?)
+}
+
+async fn try_everything(service: &str) -> anyhow::Result<Value> {
+    let service = named(service)?;
+    let settings = Settings {
+        config_dir: "/config".into(),
+        secrets_dir: "/run/secrets".into(),
+        enrol: "broker:7001".to_owned(),
+        ..Settings::for_test(Path::new("/"))
+    };
+    let trust = TrustFile::read(Path::new("/config/trust.json"))?;
+    let mesh = Mesh::join(&Context::for_test(service, settings, trust)).await?;
+    let mut answers = Map::new();
+    for (path, callers) in callers::TABLE {
+        let mine = matches!(callers, Callers::Only(services) if services.contains(&service));
+        if !mine || *path == CONTROL {
+            let answer = asked(mesh.channel(server(path)?), path).await;
+            answers.insert((*path).to_owned(), json!(format!("{:?}", answer?)));
+        }
+    }
+    answers.insert("forged".to_owned(), json!(forged(service, &mesh).await?));
+    Ok(Value::Object(answers))
+}
+
+/// What `channel` answers to an empty request for `path`.
+async fn asked(channel: MeshChannel, path: &str) -> anyhow::Result<Code> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await?;
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let answer = client.unary(Request::new(()), path.parse()?, codec).await;
+    Ok(answer.map_or_else(|status: Status| status.code(), |_| Code::Ok))
+}
+
+/// Statements by a key of the captor's own, put to those who ask for statements.
+async fn forged(service: Service, mesh: &Mesh) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let mut answers = BTreeMap::new();
+    let payload = b"{}";
+    let origin = Origin {
+        id: OriginId::new(),
+        principal: "token:operator".to_owned(),
+        asked: Asked::Call {
+            plugin: "walls".parse()?,
+            command: "version".parse()?,
+            payload_sha256: Sha256::of(payload),
+        },
+        scopes: vec!["plugin:rw".to_owned()],
+        issued_at: Clock::system().now(),
+    };
+    let signed = bailey_trust::sign(&origin, &SigningKey::generate())?;
+    let forged = Signed {
+        payload: signed.payload,
+        signature: signed.signature,
+    };
+    match service {
+        Service::Engine => {
+            let job = JobId::new();
+            let text = json!({"protocol": 2, "job_id": job, "command": "version", "payload": {}});
+            let request = DecideRequest {
+                job_id: job.to_string(),
+                attempt: 1,
+                plugin: "walls".to_owned(),
+                command: "version".to_owned(),
+                request: text.to_string().into(),
+                asked_by: Some(AskedBy::Origin(forged)),
+                pipeline_step: None,
+            };
+            let answer = DecisionServiceClient::new(mesh.channel(Service::Policy))
+                .decide(request)
+                .await;
+            answers.insert("decision", decided(answer.map(|a| a.into_inner().outcome)));
+        }
+        Service::Runner => {
+            let request = MakeTicketRequest {
+                decision: Some(forged),
+                request: payload.to_vec().into(),
+                container_id: "0".repeat(64),
+            };
+            let answer = TicketServiceClient::new(mesh.channel(Service::Broker))
+                .make_ticket(request)
+                .await;
+            answers.insert("ticket", told(answer.map(drop)));
+        }
+        Service::Gateway | Service::Scheduler => {
+            let request = SubmitJobRequest {
+                origin: Some(forged),
+                plugin: "walls".to_owned(),
+                command: "version".to_owned(),
+                payload: payload.to_vec().into(),
+                ..SubmitJobRequest::default()
+            };
+            let answer = IntakeServiceClient::new(mesh.channel(Service::Engine))
+                .submit_job(request)
+                .await;
+            answers.insert("job", told(answer.map(drop)));
+        }
+        Service::Policy
+        | Service::Broker
+        | Service::Audit
+        | Service::Worker
+        | Service::SocketProxy
+        | Service::EgressProxy => {}
+    }
+    Ok(answers)
+}
+
+fn decided(outcome: Result<Option<Outcome>, Status>) -> String {
+    match outcome {
+        Ok(Some(Outcome::Allowed(Allowed { .. }))) => "allowed".to_owned(),
+        Ok(Some(Outcome::Denied(Denied { reason, .. }))) => reason,
+        Ok(None) => "nothing".to_owned(),
+        Err(status) => format!("{:?}", status.code()),
+    }
+}
+
+fn told(answer: Result<(), Status>) -> String {
+    answer.map_or_else(
+        |status| format!("{:?}", status.code()),
+        |()| "done".to_owned(),
+    )
+}

@@ -1,0 +1,123 @@
+//! The walls: hostile plugins in real cells. Each test shows that an act is refused there, and that its control, the same act where it is
+//! allowed, works: a wall that is not there cannot pass by accident. What stands for the outside world is made by the tests; no probe
+//! leaves the machine.
+
+mod captor;
+mod captured;
+mod cis;
+mod control;
+mod egress;
+mod host;
+mod kernel;
+mod later;
+mod limits;
+mod pools;
+mod reach;
+mod speech;
+mod state;
+
+use std::process::ExitCode;
+
+use stack_tests::suite::{self, Test};
+use stack_tests::{Stack, fixture};
+
+/// Configuration of the fixtures, appended to the starter's plugins: one plugin under many names, each with what its tests want.
+const FIXTURES: &str = r"
+  # No cell stands ready, so that what is there was left there.
+  walls:
+    run_as: default
+    retry: {max_attempts: 1}
+    container: {warm: 0}
+  # Somebody else.
+  walls_sibling:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {warm: 0}
+  # Never reads its request.
+  walls_deaf:
+    uses: walls
+    retry: {max_attempts: 1}
+    timeouts: {version: 2s}
+    container: {warm: 0, entrypoint: [/usr/bin/python3, -c, 'import time; time.sleep(60)']}
+  # With cells that stand ready.
+  walls_warm:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {warm: 1}
+  # The same, and it speaks before it is asked.
+  walls_early:
+    uses: walls
+    retry: {max_attempts: 1}
+    timeouts: {version: 2s}
+    container: {warm: 1, entrypoint: [/bin/bash, -c, 'echo early; sleep 60'], image: tools}
+  # With files that outlive a call.
+  walls_data:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {state: data, image: tools}
+  walls_data_sibling:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {state: data, image: tools}
+  walls_home:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {state: home, image: tools}
+  # With hosts.
+  walls_out:
+    uses: walls
+    retry: {max_attempts: 1}
+    container:
+      image: tools
+      egress: ['granted.test:80', 'granted.test:443', 'granted.test:22', '*.granted.example:80', '203.0.113.9:80']
+  walls_out_sibling:
+    uses: walls
+    retry: {max_attempts: 1}
+    container: {egress: ['hidden.test:80']}
+  # With folders of the host.
+  walls_operator:
+    uses: walls
+    run_as: operator
+    retry: {max_attempts: 1}
+
+accounts:
+  operator:
+    uid: $UID
+    gid: $GID
+    mounts: [{path: $HOST/read}, {path: $HOST/write, writable: true}]
+";
+
+/// What only one plugin may see. The fixture looks for how it begins.
+pub const CANARY: &str = "walls-canary-2a61b0ce-not-to-be-seen";
+
+fn main() -> ExitCode {
+    if let Some(service) = captor::asked_for() {
+        return captor::main(&service);
+    }
+    let tests: [&[(&'static str, Test)]; 11] = [
+        kernel::TESTS,
+        limits::TESTS,
+        reach::TESTS,
+        later::TESTS,
+        speech::TESTS,
+        state::TESTS,
+        host::TESTS,
+        egress::TESTS,
+        pools::TESTS,
+        captured::TESTS,
+        cis::TESTS,
+    ];
+    suite::run("walls", 18444, prepare, tests.concat())
+}
+
+fn prepare(stack: &Stack, _shown: &str) -> anyhow::Result<()> {
+    control::prepare(stack)?;
+    let (folders, uid, gid) = host::prepare()?;
+    let config = FIXTURES
+        .replace("$HOST", &folders.display().to_string())
+        .replace("$UID", &uid.to_string())
+        .replace("$GID", &gid.to_string());
+    fixture::add(stack, &["walls"], &config)?;
+    fixture::seal_secret(stack, "walls_canary", CANARY, "walls")?;
+    fixture::lock(stack)
+}
