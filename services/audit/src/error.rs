@@ -12,7 +12,7 @@ pub(crate) enum Error {
     #[error("{found} entries were asked for; 1 to {most} are allowed")]
     Limit { found: u32, most: u32 },
     #[error(
-        "less than a tenth of audit's volume is free: only allows are recorded until there is more room"
+        "audit's volume is almost full (less than 1 GiB, or than a tenth of a small one, is free): only allows are recorded until there is more room"
     )]
     Reserved,
     #[error("the log has {size} entries, fewer than the {known} that the caller knows")]

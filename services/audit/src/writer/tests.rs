@@ -33,8 +33,8 @@ async fn the_last_tenth_of_the_volume_is_kept_for_allows() {
     let writer = start(
         &stack,
         Room {
-            free_blocks: 9,
-            all_blocks: 100,
+            free_bytes: 9,
+            all_bytes: 100,
         },
     )
     .await;
@@ -61,8 +61,8 @@ async fn a_folded_refusal_takes_no_room_and_is_counted() {
     let writer = start(
         &stack,
         Room {
-            free_blocks: 50,
-            all_blocks: 100,
+            free_bytes: 50,
+            all_bytes: 100,
         },
     )
     .await;
@@ -100,8 +100,8 @@ async fn appends_that_wait_are_written_together_and_each_gets_its_own_index() {
     let writer = start(
         &stack,
         Room {
-            free_blocks: 50,
-            all_blocks: 100,
+            free_bytes: 50,
+            all_bytes: 100,
         },
     )
     .await;

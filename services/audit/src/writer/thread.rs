@@ -111,7 +111,7 @@ impl Thread {
     fn room(&self) -> Option<Room> {
         match self.volume.room() {
             Ok(room) => {
-                let detail = "less than a tenth of the volume is free: only allows are recorded";
+                let detail = "the volume is almost full (less than 1 GiB, or than a tenth of a small one, is free): only allows are recorded";
                 self.ctx
                     .trouble("volume", room.is_reserved().then(|| detail.to_owned()));
                 Some(room)
