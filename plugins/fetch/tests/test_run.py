@@ -4,7 +4,9 @@ import http.server
 import importlib.util
 import ipaddress
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +19,10 @@ sys.dont_write_bytecode = True
 SPEC.loader.exec_module(fetch_run)
 
 
-def call(request):
+def call(request, **environment):
     text = request if isinstance(request, str) else json.dumps(request)
-    done = subprocess.run([sys.executable, str(RUN)], input=text, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, str(RUN)], input=text, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 
 
@@ -54,6 +57,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format, *args):
         pass
+
+
+def proxy(answer, onward=None):
+    """A proxy for one connection: answers CONNECT with `answer`, then passes on to the local port `onward`. Its URL, and the heads it got."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    heads = []
+
+    def pump(source, sink):
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+        sink.shutdown(socket.SHUT_WR)
+
+    def serve():
+        client, _ = listener.accept()
+        with client, listener:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            heads.append(head.split(b"\r\n")[0].decode())
+            client.sendall(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+            if onward:
+                with socket.create_connection(("127.0.0.1", onward)) as server:
+                    back = threading.Thread(target=pump, args=(server, client))
+                    back.start()
+                    pump(client, server)
+                    back.join()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", heads
 
 
 class Fetch(unittest.TestCase):
@@ -91,6 +123,18 @@ class Fetch(unittest.TestCase):
             url = f"http://{host}:{self.port}/"
             response = call({"command": "fetch", "config": {}, "payload": {"url": url}})
             self.assertEqual((response["status"], response["retry"]), ("error", False), f"{url}: {response}")
+
+    def test_the_proxy_of_a_cell_resolves_and_decides(self):
+        url, heads = proxy("200 OK", self.port)
+        request = {"command": "fetch", "payload": {"url": "http://granted.test/"}}
+        done = call(request, https_proxy=url)
+        self.assertEqual((done["status"], heads), ("ok", ["CONNECT granted.test:80 HTTP/1.1"]))
+        url, _ = proxy("403 Forbidden")
+        done = call(request, https_proxy=url)
+        self.assertEqual((done["status"], done["retry"]), ("error", False))
+        self.assertIn("not granted", done["error"])
+        url, _ = proxy("502 Bad Gateway")
+        self.assertTrue(call(request, https_proxy=url)["retry"])
 
     def test_another_port_of_a_listed_host_is_not_listed(self):
         response = self.get(config={"allow_hosts": ["127.0.0.1"]})
