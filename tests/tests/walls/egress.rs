@@ -90,7 +90,12 @@ impl<'a> Outside<'a> {
         let made = format!("{}:/made", outside.made.path().display());
         let mut args = vec!["run", "--detach", "--rm", "--pull", "never"];
         args.extend(["--name", &outside.name, "--network", &network]);
-        for alias in ["granted.test", "hidden.test", "below.granted.example"] {
+        for alias in [
+            "granted.test",
+            "hidden.test",
+            "near.test",
+            "below.granted.example",
+        ] {
             args.extend(["--network-alias", alias]);
         }
         args.extend(["--volume", &made, "--entrypoint", "/bin/bash"]);
@@ -129,8 +134,14 @@ for number, text in enumerate(addresses):
     if gateway == "here":
         fcntl.ioctl(control, 0x8916, struct.pack("16s16s", f"lo:{number}".encode(), address(text)))
     else:
-        # struct rtentry: a host (4) by a gateway (2), up (1).
-        fcntl.ioctl(control, 0x890B, struct.pack("8x16s16s16sHh4xQBB6xh6xPQQH6x", address(text), address(gateway), address("255.255.255.255"), 7, *[0] * 9))
+        # struct rtentry: a host (4) by a gateway (2), up (1). An earlier stand-in's goes first (SIOCDELRT), by whatever gateway.
+        def entry(gateway, flags):
+            return struct.pack("8x16s16s16sHh4xQBB6xh6xPQQH6x", address(text), address(gateway), address("255.255.255.255"), flags, *[0] * 9)
+        try:
+            fcntl.ioctl(control, 0x890C, entry("0.0.0.0", 5))
+        except ProcessLookupError:
+            pass
+        fcntl.ioctl(control, 0x890B, entry(gateway, 7))
 "#;
         let proxy = self.stack.service("egress-proxy")?;
         let gateway = self.address()?;
@@ -156,6 +167,7 @@ impl Drop for Outside<'_> {
 
 fn real_clients_get_out_to_what_is_granted(stack: &Stack) -> anyhow::Result<()> {
     let outside = Outside::start(stack)?;
+    outside.stand_for(&["203.0.113.9"])?;
     let payload = json!({"host": "granted.test", "ca": outside.ca()?, "tools": true});
     let found = in_cell_of(stack, "walls_out", "clients", &payload)?;
     for client in ["urllib", "urllib_tls", "curl", "curl_socks"] {
@@ -211,6 +223,7 @@ fn what_is_not_granted_is_refused(stack: &Stack) -> anyhow::Result<()> {
     };
     let names = [
         "hidden.test:80".to_owned(),
+        "near.test:80".to_owned(),
         "below.granted.example:80".to_owned(),
     ];
     let targets = [&addresses[..], &names].concat();

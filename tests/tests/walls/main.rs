@@ -69,11 +69,18 @@ const FIXTURES: &str = r"
     retry: {max_attempts: 1}
     container:
       image: tools
-      egress: ['granted.test:80', 'granted.test:443', 'granted.test:22', '*.granted.example:80', '203.0.113.9:80']
+      # With its address written down: no name leads into a network that egress-proxy itself is in, which near.test does.
+      egress:
+        - granted.test:80@203.0.113.9
+        - granted.test:443@203.0.113.9
+        - granted.test:22@203.0.113.9
+        - near.test:80
+        - '*.granted.example:80'
+        - 203.0.113.9:80
   walls_out_sibling:
     uses: walls
     retry: {max_attempts: 1}
-    container: {egress: ['hidden.test:80']}
+    container: {egress: ['hidden.test:80@203.0.113.9']}
   # With folders of the host.
   walls_operator:
     uses: walls
