@@ -30,6 +30,8 @@ use crate::problem::Problem;
 use crate::state::State;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How much of a body that is too large is read beyond its limit, so that its sender learns why it is refused.
+const DRAINED_BYTES: usize = 8 << 20;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -144,13 +146,13 @@ async fn body(
     let (limits, view) = (state.limits(), state.view());
     let limit_bytes = usize::try_from(view.api.max_body_size_bytes).unwrap_or(usize::MAX);
     request.extensions_mut().insert(view);
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let announced = HttpBody::size_hint(&body).upper();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
     let most = announced.unwrap_or(limit_bytes).min(limit_bytes);
     // Kept until the answer, for as long as the body lies in memory.
     let room = state.body_room(most).await?;
-    let taken = Limited::new(body, limit_bytes).collect();
+    let taken = Limited::new(&mut body, limit_bytes).collect();
     let taken = tokio::time::timeout(limits.body_timeout, taken)
         .await
         .map_err(|_| {
@@ -161,18 +163,37 @@ async fn body(
                 format!("the body did not arrive within {seconds} s"),
             )
         })?;
-    let bytes = taken.map_err(|error| {
-        if error.is::<LengthLimitError>() {
+    let bytes = match taken {
+        Ok(bytes) => bytes,
+        Err(error) if error.is::<LengthLimitError>() => {
+            // One that is slow to write has had its time.
+            let _drained = tokio::time::timeout(limits.body_timeout, drain(body)).await;
             let detail = format!("a body may have {limit_bytes} bytes at most (api.max_body_size)");
-            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail);
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                detail,
+            ));
         }
-        Problem::bad_request("the body did not arrive whole")
-    })?;
+        Err(_) => return Err(Problem::bad_request("the body did not arrive whole")),
+    };
     let answer = next
         .run(Request::from_parts(head, Body::from(bytes.to_bytes())))
         .await;
     drop(room);
     Ok(answer)
+}
+
+/// Reads on, and keeps nothing: whoever still writes when the connection is closed may never see the answer (RFC 9112 section 9.6).
+async fn drain(mut body: Body) {
+    let mut left = DRAINED_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, axum::body::Bytes::len);
+        let Some(rest) = left.checked_sub(size) else {
+            return;
+        };
+        left = rest;
+    }
 }
 
 /// One line per request, its figures, and the headers that every answer carries.

@@ -244,6 +244,10 @@ fn a_secret_that_a_plugin_tells_is_scrubbed(stack: &Stack) -> anyhow::Result<()>
             .contains("hostile_canary"),
         "the plugin had no secret: {text}"
     );
+    // Of a call that succeeds, what comes beside or after the answer need not be kept; of one that fails, it is.
+    let told = call(&mut stack.client()?, "hostile", "complains", &json!({}))?;
+    let text = told.to_string();
+    ensure!(!text.contains(CANARY), "the secret came back: {text}");
     ensure!(
         told["stderr"]
             .as_str()
