@@ -47,6 +47,16 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
 }
 
+impl State {
+    /// What a later life must remember once something was allowed under this lock.
+    pub(crate) fn memory(&self, loaded: &Loaded<View>) -> Memory {
+        Memory {
+            lock_serial: loaded.lock.serial,
+            log: self.ledger.known(),
+        }
+    }
+}
+
 /// A signed decision and the bytes that it is about.
 #[derive(Debug)]
 pub(crate) struct Allowed {
@@ -154,14 +164,7 @@ async fn take(
         ))));
     }
     db::decision::insert(&mut tx, decision, call.job, instance, policy.clock.now()).await?;
-    db::memory::advance(
-        &mut tx,
-        Memory {
-            lock_serial: loaded.lock.serial,
-            log: policy.ledger.known(),
-        },
-    )
-    .await?;
+    db::memory::advance(&mut tx, policy.memory(loaded)).await?;
     tx.commit().await?;
     Ok(Ok(()))
 }

@@ -11,7 +11,6 @@ use bailey_types::{GrantId, PluginName};
 use serde_json::json;
 
 use crate::db;
-use crate::db::memory::Memory;
 use crate::decision::State;
 use crate::denial::{Denial, Reason};
 use crate::drift;
@@ -112,14 +111,7 @@ fn unfit(plugin: &PluginName, locked: &ProposedPlugin) -> Option<String> {
 /// A lock that was granted under must never be followed by an older one.
 async fn remember(policy: &State, loaded: &Loaded<View>) -> Result<(), Error> {
     let mut tx = policy.db.write().await?;
-    db::memory::advance(
-        &mut tx,
-        Memory {
-            lock_serial: loaded.lock.serial,
-            log: policy.ledger.known(),
-        },
-    )
-    .await?;
+    db::memory::advance(&mut tx, policy.memory(loaded)).await?;
     tx.commit().await?;
     Ok(())
 }

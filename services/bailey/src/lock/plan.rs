@@ -23,40 +23,32 @@ pub(super) async fn all(
 ) -> anyhow::Result<LockProposal> {
     let config = bailey_config::parse(&files)?;
     let discovery = discover(&config)?;
-    let mut problems = Vec::new();
+    let (mut chosen, mut problems) = (Vec::new(), Vec::new());
     for (name, plugin) in config.enabled_plugins() {
-        match find(&discovery, name, plugin) {
-            Some(found) => {
-                let sources = Sources {
-                    config: &config,
-                    name,
-                    plugin,
-                    manifest: &found.manifest,
-                    terms,
-                };
-                check(sources, &mut problems);
-            }
-            None => problems.push(not_found(&config, name, plugin)),
-        }
+        let Some(found) = find(&discovery, name, plugin) else {
+            problems.push(not_found(&config, name, plugin));
+            continue;
+        };
+        let sources = Sources {
+            config: &config,
+            name,
+            plugin,
+            manifest: &found.manifest,
+            terms,
+        };
+        check(sources, &mut problems);
+        chosen.push((sources, found));
     }
     problems.extend(unknown_resets(terms, &config));
     fail_with(&problems)?;
     let mut plugins = BTreeMap::new();
-    for (name, plugin) in config.enabled_plugins() {
-        if let Some(found) = find(&discovery, name, plugin) {
-            let sources = Sources {
-                config: &config,
-                name,
-                plugin,
-                manifest: &found.manifest,
-                terms,
-            };
-            let proposed = propose(sources, found, present, &plugins, sealer).await;
-            plugins.insert(
-                name.clone(),
-                proposed.with_context(|| format!("sealing {name}"))?,
-            );
-        }
+    for (sources, found) in chosen {
+        let name = sources.name;
+        let proposed = propose(sources, found, present, &plugins, sealer).await;
+        plugins.insert(
+            name.clone(),
+            proposed.with_context(|| format!("sealing {name}"))?,
+        );
     }
     Ok(LockProposal {
         config_files: files,
