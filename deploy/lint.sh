@@ -10,5 +10,5 @@ if command -v cargo-deny >/dev/null; then
   step deny "dependency rules (deny.toml)" "See deny.toml: each exception needs a reason." cargo deny --offline check bans sources
 fi
 if command -v shellcheck >/dev/null; then
-  step shellcheck "shell scripts" "Correct what shellcheck says." shellcheck deploy/*.sh .ci/run
+  step shellcheck "shell scripts" "Correct what shellcheck says." shellcheck deploy/*.sh tests/fixtures/*.sh .ci/run
 fi

@@ -7,6 +7,10 @@ cd "$ROOT"
 # Where the time goes: what begins now, and after how long.
 section() { printf '%3d:%02d  %s\n' "$((SECONDS / 60))" "$((SECONDS % 60))" "$1"; }
 
+# The vault must be readable by the standard tool, on disks that are full or read-only too.
+for tool in age unshare; do
+  command -v "$tool" >/dev/null || fail "the tests need \`$tool\`: apt-get install age util-linux"
+done
 deploy/lint.sh
 step engine "Docker Engine" "Start Docker, then run this again." deploy/engine.sh
 step compose "Docker Compose" "Install Docker Compose 2.20 or newer." deploy/compose.sh

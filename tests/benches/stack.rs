@@ -2,17 +2,20 @@
 //! in one run; how many calls a second last, what the images weigh, and what services and idle cells take at rest. What counts is the ratio:
 //! machines differ, and they are noisy.
 
+#[path = "stack/phases.rs"]
+mod phases;
 #[path = "stack/raw.rs"]
 mod raw;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stack_tests::{Client, Stack, checkout, fixture};
 
+use phases::Phases;
 use raw::Raw;
 
 /// Calls of each kind. They take turns with the raw ones, so that a slow moment of the machine hits all. All of them together stay below what
@@ -23,6 +26,8 @@ const COLD: usize = 6;
 /// How long calls are made without a pause, and by how many callers.
 const SUSTAINED: Duration = Duration::from_secs(8);
 const CALLERS: usize = 4;
+/// How long they are made before they count: until as much is kept ready as so many callers need.
+const WARMING: Duration = Duration::from_secs(5);
 /// What is waited for between two calls of one series at most.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A cell that was just started is still reading its program.
@@ -68,8 +73,16 @@ fn measure(stack: &Stack) -> anyhow::Result<()> {
     println!("\n## Calls, p50 / p99\n");
     println!("| plugin | what | through the stack | beside it | which is | more, p50 |");
     println!("|---|---|---|---|---|---|");
+    let mut warm = Vec::new();
     for plugin in ["echo", "greet"] {
-        calls(stack, plugin)?;
+        warm.push((plugin, calls(stack, plugin)?));
+    }
+    println!(
+        "\nWarm and held calls are made one at a time, once what they need stands ready again and nothing else goes on: the next cell is made\n\
+         after a call, and would share the machine with it. What calls without a pause cost is below."
+    );
+    for (plugin, phases) in &warm {
+        phases.print(plugin)?;
     }
     starts(stack)?;
     let mut client = stack.client()?;
@@ -90,16 +103,16 @@ fn get(client: &mut Client, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn call(client: &mut Client, plugin: &str) -> anyhow::Result<()> {
+fn call(client: &mut Client, plugin: &str) -> anyhow::Result<Value> {
     let path = format!("/plugin/{plugin}/health?wait=60s");
     let answer = client.post(&path, &json!({}))?;
     ensure!(answer.json["status"] == "succeeded", "{}", answer.text);
-    Ok(())
+    Ok(answer.json)
 }
 
-fn sample(
+fn sample<T>(
     rounds: usize,
-    mut call: impl FnMut() -> anyhow::Result<()>,
+    mut call: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
@@ -137,7 +150,8 @@ fn row(plugin: &str, what: &str, stack: &[Duration], (name, beside): (&str, &[Du
     );
 }
 
-fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<()> {
+fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<Phases> {
+    let mut phases = Phases::default();
     let mut client = stack.client()?;
     let raw = Raw::new(stack, plugin)?;
     // The first of each pays for caches.
@@ -146,7 +160,11 @@ fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<()> {
     let (mut warm, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..WARM {
         until_kept(stack, "cell", plugin)?;
-        warm.extend(sample(1, || call(&mut client, plugin))?);
+        let begun = SystemTime::now();
+        warm.extend(sample(1, || {
+            let job = call(&mut client, plugin)?;
+            phases.add(begun, SystemTime::now(), &job)
+        })?);
         bare.push(raw.bare()?);
     }
     row(
@@ -184,7 +202,7 @@ fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<()> {
     }
     row(plugin, "cold", &cold, ("raw API", &alone));
     row(plugin, "cold", &cold, ("`docker run`", &run));
-    Ok(())
+    Ok(phases)
 }
 
 /// Waits until a container of that kind waits for a call of the plugin, and no other cell of it is left.
@@ -297,7 +315,7 @@ fn idle(stack: &Stack) -> anyhow::Result<()> {
 /// Calls without a pause, through the stack and by hand, each for the same time.
 fn sustained(stack: &Stack) -> anyhow::Result<()> {
     println!(
-        "\n## Calls a second, {CALLERS} callers for {SUSTAINED:?}\n\n| what | calls/s |\n|---|---|"
+        "\n## Calls a second, {CALLERS} callers for {SUSTAINED:?}, after {WARMING:?} of the same\n\n| what | calls/s |\n|---|---|"
     );
     for (what, plugin) in [
         ("echo through the stack, with a pool", "echo"),
@@ -324,17 +342,27 @@ fn sustained(stack: &Stack) -> anyhow::Result<()> {
 }
 
 /// How many calls a second all callers together make.
-fn rate<C: Send>(
+fn rate<C: Send, T>(
     callers: &mut [C],
-    call: impl Fn(&mut C) -> anyhow::Result<()> + Sync,
+    call: impl Fn(&mut C) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<f64> {
+    together(callers, WARMING, &call)?;
+    together(callers, SUSTAINED, &call)
+}
+
+/// How many calls a second all callers together make in that time.
+fn together<C: Send, T>(
+    callers: &mut [C],
+    time: Duration,
+    call: &(impl Fn(&mut C) -> anyhow::Result<T> + Sync),
 ) -> anyhow::Result<f64> {
     let (calls, begun) = (AtomicUsize::new(0), Instant::now());
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for caller in callers {
-            let (calls, call) = (&calls, &call);
+            let calls = &calls;
             threads.push(scope.spawn(move || {
-                while begun.elapsed() < SUSTAINED {
+                while begun.elapsed() < time {
                     call(caller)?;
                     calls.fetch_add(1, Ordering::Relaxed);
                 }

@@ -129,7 +129,10 @@ pub fn of_compose(service: &Value, secrets: &Value) -> anyhow::Result<Facts> {
         ("IpcMode", text("ipc", "")),
         (
             "LogConfig",
-            json!({"Type": service["logging"]["driver"], "Config": service["logging"]["options"]}),
+            json!({
+                "Type": service["logging"]["driver"],
+                "Config": service["logging"]["options"].as_object().cloned().unwrap_or_default(),
+            }),
         ),
         ("Memory", bytes("mem_limit")?),
         ("MemorySwap", bytes("memswap_limit")?),

@@ -9,7 +9,11 @@ use stack_tests::checkout;
 use stack_tests::hardening::{self, Golden, Names, OWN_FIELDS};
 
 const PROFILES: [&str; 2] = ["local", "tailnet"];
-const ONE_SHOTS: [&str; 2] = ["init", "cli"];
+const ONE_SHOTS: [&str; 3] = ["init", "cli", "custody"];
+
+fn all_profiles() -> Vec<&'static str> {
+    [PROFILES.as_slice(), &ONE_SHOTS].concat()
+}
 
 fn names() -> Names {
     Names {
@@ -88,7 +92,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 #[test]
 fn every_service_is_as_hard_as_the_golden_file_says() {
     let golden = Golden::read().unwrap();
-    let rendered = render(&[PROFILES[0], PROFILES[1], ONE_SHOTS[0], ONE_SHOTS[1]]);
+    let rendered = render(&all_profiles());
     let services = rendered["services"].as_object().unwrap();
     let mut wrong = Vec::new();
     for (name, service) in services {
@@ -177,7 +181,7 @@ fn whatever_the_runner_makes_is_as_hard_as_the_golden_file_says() {
 #[test]
 fn one_port_is_published_on_loopback_and_only_without_a_tailnet() {
     for (profile, expected) in [("local", Some("ingress-local")), ("tailnet", None)] {
-        let services = services(&[profile, "init", "cli"]);
+        let services = services(&[&[profile], ONE_SHOTS.as_slice()].concat());
         let publishing: Vec<_> = services
             .iter()
             .filter(|(_, s)| s["ports"].as_array().is_some_and(|p| !p.is_empty()))
@@ -207,7 +211,7 @@ fn one_port_is_published_on_loopback_and_only_without_a_tailnet() {
 fn each_network_has_exactly_its_members() {
     let core: Vec<&str> = Service::ALL.iter().map(|service| service.name()).collect();
     for profile in PROFILES {
-        let services = services(&[profile, "init", "cli"]);
+        let services = services(&[&[profile], ONE_SHOTS.as_slice()].concat());
         let local = profile == "local";
         assert_eq!(on_network(&services, "mesh"), set(&core));
         let ingress = if local {
@@ -273,7 +277,7 @@ fn only_two_networks_leave_the_host_and_one_of_them_without_an_answer() {
 
 #[test]
 fn the_docker_socket_and_each_secret_have_one_holder() {
-    let rendered = render(&[PROFILES[0], PROFILES[1], ONE_SHOTS[0], ONE_SHOTS[1]]);
+    let rendered = render(&all_profiles());
     let mut holders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, service) in rendered["services"].as_object().unwrap() {
         for secret in service["secrets"].as_array().into_iter().flatten() {
@@ -305,7 +309,7 @@ fn the_docker_socket_and_each_secret_have_one_holder() {
 
 #[test]
 fn nothing_secret_is_in_an_environment_a_command_or_a_label() {
-    for (name, service) in services(&[PROFILES[0], PROFILES[1], ONE_SHOTS[0], ONE_SHOTS[1]]) {
+    for (name, service) in services(&all_profiles()) {
         let environment = service["environment"]
             .as_object()
             .cloned()
@@ -334,6 +338,16 @@ fn nothing_secret_is_in_an_environment_a_command_or_a_label() {
             "{name}"
         );
         assert_eq!(ours, name != "tailscale", "{name} runs {image}");
+    }
+}
+
+/// `bailey token create`, `vault init` and `vault keygen` print what opens the stack: the engine must not keep it.
+#[test]
+fn what_prints_secrets_has_no_log() {
+    for (name, service) in services(&all_profiles()) {
+        let prints = matches!(name.as_str(), "cli" | "custody");
+        let expected = if prints { "none" } else { "json-file" };
+        assert_eq!(service["logging"]["driver"], expected, "{name}");
     }
 }
 

@@ -15,4 +15,4 @@ pub use leaf::{Leaf, NewEntry};
 pub use log::{Appended, Log, Recovered};
 pub use note::{Checkpoint, NoteError, cosign, read_checkpoint, read_cosigned};
 pub use proof::{ProofError, check_consistency, check_inclusion};
-pub use verify::{Cosigned, Report, VerifyError, verify_dir};
+pub use verify::{Cosigned, Entry, Report, VerifyError, select_dir, verify_dir};

@@ -1,6 +1,6 @@
 //! Verification of a whole log, from its files and the stack's public keys alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use bailey_types::{Service, Sha256, Timestamp};
 use tlog_tiles::record_hash;
 
 use crate::journal;
-use crate::leaf;
+use crate::leaf::{self, Leaf};
 use crate::note::{Checkpoint, NoteError, read_checkpoint, read_cosigned};
 use crate::store::{Store, TileKind, split_entries};
 use crate::tree::{Tree, WIDTH, unfinished};
@@ -114,11 +114,56 @@ pub fn verify_dir(
     now: Timestamp,
     max_age: Duration,
 ) -> Result<Report, VerifyError> {
+    let wants = |_: &Leaf<'_>| false;
+    Ok(verified(dir, trust, (now, max_age), 0, wants)?.0)
+}
+
+/// An entry of a log that was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its index.
+    pub seq: u64,
+    /// When it was received.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: String,
+    /// Names and hashes.
+    pub fields: serde_json::Value,
+}
+
+/// The last `limit` entries that are wanted, of a log that is verified as [`verify_dir`] does.
+pub fn select_dir(
+    dir: &Path,
+    trust: &TrustFile,
+    now: Timestamp,
+    max_age: Duration,
+    limit: usize,
+    wants: impl Fn(&Leaf<'_>) -> bool,
+) -> Result<Vec<Entry>, VerifyError> {
+    Ok(verified(dir, trust, (now, max_age), limit, wants)?.1)
+}
+
+type Verified = (Report, Vec<Entry>);
+
+fn verified(
+    dir: &Path,
+    trust: &TrustFile,
+    age: (Timestamp, Duration),
+    limit: usize,
+    wants: impl Fn(&Leaf<'_>) -> bool,
+) -> Result<Verified, VerifyError> {
     let store = Store::new(dir);
     let mut tries = 1;
     loop {
         let before = mark(&store);
-        let result = verify(&store, trust, now, max_age);
+        // Each try starts anew, what it selects too.
+        let mut selection = Selection {
+            wants: &wants,
+            limit,
+            kept: VecDeque::new(),
+        };
+        let result = verify(&store, trust, age, &mut selection);
+        let result = result.map(|report| (report, selection.kept.into()));
         // What looks wrong may only have been half of a change.
         if result.is_ok() || tries == TRIES || mark(&store) == before {
             return result;
@@ -135,11 +180,36 @@ fn mark(store: &Store) -> (Option<Vec<u8>>, Option<u64>) {
     )
 }
 
+/// The newest entries that somebody wants.
+struct Selection<'a> {
+    wants: &'a dyn Fn(&Leaf<'_>) -> bool,
+    limit: usize,
+    kept: VecDeque<Entry>,
+}
+
+impl Selection<'_> {
+    fn look(&mut self, leaf: &Leaf<'_>) -> Result<(), String> {
+        if self.limit == 0 || !(self.wants)(leaf) {
+            return Ok(());
+        }
+        if self.kept.len() == self.limit {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Entry {
+            seq: leaf.seq,
+            at: leaf.at,
+            kind: leaf.kind.clone(),
+            fields: serde_json::from_str(leaf.fields.get()).map_err(|e| e.to_string())?,
+        });
+        Ok(())
+    }
+}
+
 fn verify(
     store: &Store,
     trust: &TrustFile,
-    now: Timestamp,
-    max_age: Duration,
+    (now, max_age): (Timestamp, Duration),
+    selection: &mut Selection<'_>,
 ) -> Result<Report, VerifyError> {
     let cosigned = read_all_cosigned(store, trust)?;
     let path = store.checkpoint();
@@ -155,6 +225,7 @@ fn verify(
         tree: Tree::default(),
         roots: BTreeMap::new(),
         from_until: None,
+        selection,
     };
     rehash.roots.extend(
         cosigned
@@ -238,19 +309,22 @@ fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {
 }
 
 /// The tree as it follows from the entries.
-struct Rehash<'a> {
+struct Rehash<'a, 'b> {
     store: &'a Store,
     tree: Tree,
     /// Roots of the sizes that co-signatures are about, as they come by.
     roots: BTreeMap<u64, Option<Sha256>>,
     from_until: Option<(Timestamp, Timestamp)>,
+    selection: &'a mut Selection<'b>,
 }
 
-impl Rehash<'_> {
+impl Rehash<'_, '_> {
     fn push(&mut self, entry: &[u8]) -> Result<(), VerifyError> {
         let index = self.tree.size();
         let leaf =
             leaf::decode(entry, index).map_err(|reason| VerifyError::Entry { index, reason })?;
+        let looked = self.selection.look(&leaf);
+        looked.map_err(|reason| VerifyError::Entry { index, reason })?;
         self.from_until = Some((self.from_until.map_or(leaf.at, |(from, _)| from), leaf.at));
         self.tree.push(record_hash(entry));
         self.note_root()

@@ -10,8 +10,8 @@ use bollard_stubs::models::{
 };
 
 use crate::{
-    Cell, HOME, HTTP_PROXY, Holder, PROBE_MEMORY_BYTES, PROBE_PIDS, PROBE_UID, Probe, SOCKS_PROXY,
-    Spec, identity, mounts, seccomp,
+    Cell, HOME, HTTP_PROXY, Holder, Look, MEASURE_MEMORY_BYTES, PROBE_MEMORY_BYTES, PROBE_PIDS,
+    PROBE_UID, Probe, SOCKS_PROXY, Spec, identity, mounts, seccomp,
 };
 
 /// The OCI runtime where the account names none.
@@ -56,7 +56,7 @@ const READONLY_PATHS: &[&str] = &[
 const HOLDER_MEMORY_BYTES: u64 = 16 << 20;
 /// Processes and threads of a holder.
 const HOLDER_PIDS: u32 = 32;
-/// Largest file where something outlives the cell; on tmpfs it is the size of `/tmp`.
+/// Largest file where a cell may write to the host; in its state it is what the state may hold, and on tmpfs the size of `/tmp`.
 const LASTING_FILE_BYTES: u64 = 1 << 30;
 
 /// What the kinds differ in.
@@ -122,7 +122,9 @@ impl Tenant {
         };
         let mounts = mounts::of_cell(cell);
         let confined = cell.mode() != Mode::Unconfined;
-        let lasting = !mounts.is_empty() || !confined;
+        let lasting = !confined || cell.host_paths().iter().any(|path| path.writable);
+        let kept = cell.quota().map_or(0, |quota| quota.total_bytes);
+        let on_host = if lasting { LASTING_FILE_BYTES } else { 0 };
         let network = cell.holder.map(|id| format!("container:{id}"));
         let home = match (cell.home(), cell.state()) {
             (Some(path), _) => Home::Host(path.to_string_lossy().into_owned()),
@@ -139,11 +141,7 @@ impl Tenant {
             hostname: if cell.holder.is_some() { "" } else { "cell" },
             user: cell.user(),
             limits,
-            largest_file_bytes: if lasting {
-                LASTING_FILE_BYTES.max(limits.tmp_bytes)
-            } else {
-                limits.tmp_bytes
-            },
+            largest_file_bytes: limits.tmp_bytes.max(kept).max(on_host),
             attached: true,
             home,
             confined,
@@ -191,13 +189,23 @@ impl Tenant {
 
     fn probe(probe: &Probe<'_>) -> Self {
         let mut entrypoint = vec!["/socket-proxy".into(), "probe".into()];
-        if let Some(paths) = &probe.paths {
-            entrypoint.extend(crate::probe::path_arguments(
-                &paths.locked.proposed.host_paths,
-            ));
-        }
+        let (arguments, uid, gid, memory_bytes) = match &probe.look {
+            Look::Walls => (Vec::new(), PROBE_UID, PROBE_UID, PROBE_MEMORY_BYTES),
+            Look::Paths(entry) => {
+                let arguments = crate::probe::path_arguments(&entry.locked.proposed.host_paths);
+                (arguments, PROBE_UID, PROBE_UID, PROBE_MEMORY_BYTES)
+            }
+            // As the plugin: nobody else may look into its folders.
+            Look::State(entry, pace) => {
+                let limit = entry.locked.proposed.walls.state_limit;
+                let ((uid, gid), told) =
+                    (entry.locked.user(), crate::usage::arguments(limit, *pace));
+                (told, uid, gid, MEASURE_MEMORY_BYTES)
+            }
+        };
+        entrypoint.extend(arguments);
         let limits = Limits {
-            memory_bytes: PROBE_MEMORY_BYTES,
+            memory_bytes,
             millicpus: 500,
             pids: PROBE_PIDS,
             tmp_bytes: 1 << 20,
@@ -206,7 +214,7 @@ impl Tenant {
             image: probe.image.to_string(),
             entrypoint,
             hostname: "probe",
-            user: (PROBE_UID, PROBE_UID),
+            user: (uid, gid),
             limits,
             largest_file_bytes: limits.tmp_bytes,
             attached: false,
@@ -215,11 +223,7 @@ impl Tenant {
             network: "none".into(),
             runtime: RUNTIME.into(),
             env: environment(HOME),
-            mounts: probe
-                .paths
-                .as_ref()
-                .map(mounts::of_probe)
-                .unwrap_or_default(),
+            mounts: mounts::of_probe(probe),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bailey_trust::UNTRUSTED;
 use bailey_types::{AttemptNumber, JobId, PluginName, Serial, StackId};
 
-use crate::Spec;
+use crate::{Look, Pace, Spec};
 
 /// Names of the labels.
 pub mod label {
@@ -27,6 +27,8 @@ pub mod label {
     pub const HOLDER: &str = "bailey.holder";
     /// The account, where it is not that of the lock: `untrusted`.
     pub const ACCOUNT: &str = "bailey.account";
+    /// How long a probe looks at a plugin's state; not on other probes.
+    pub const STATE: &str = "bailey.state";
     /// Serial of the lock that the container was derived from; not on probes of walls.
     pub const LOCK: &str = "bailey.lock";
 }
@@ -38,7 +40,7 @@ pub enum Kind {
     Cell,
     /// Holds a network namespace.
     Holder,
-    /// Looks at its own walls, or at host paths.
+    /// Looks at its own walls, at host paths, or at a plugin's state.
     Probe,
 }
 
@@ -121,9 +123,39 @@ pub enum Identity {
     Probe {
         /// Its id.
         job: JobId,
-        /// Whose host paths it looks at, under which lock; `None`: it looks at its own walls.
-        paths: Option<(PluginName, Serial)>,
+        /// At what it looks.
+        target: Target,
     },
+}
+
+/// At what a probe looks, as its labels claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// At its own walls.
+    Walls,
+    /// At the host paths of this plugin, as they are in that lock.
+    Paths(PluginName, Serial),
+    /// At the state of this plugin, as it is in that lock.
+    State(PluginName, Serial, Pace),
+}
+
+impl Target {
+    fn plugin(&self) -> Option<&PluginName> {
+        match self {
+            Self::Walls => None,
+            Self::Paths(plugin, _) | Self::State(plugin, ..) => Some(plugin),
+        }
+    }
+}
+
+impl From<&Look<'_>> for Target {
+    fn from(look: &Look<'_>) -> Self {
+        match look {
+            Look::Walls => Self::Walls,
+            Look::Paths(entry) => Self::Paths(entry.plugin.clone(), entry.serial),
+            Look::State(entry, pace) => Self::State(entry.plugin.clone(), entry.serial, *pace),
+        }
+    }
 }
 
 impl Identity {
@@ -152,12 +184,7 @@ impl Identity {
             }),
             "probe" => Ok(Self::Probe {
                 job: read(labels, label::JOB)?,
-                paths: if labels.contains_key(label::PLUGIN) {
-                    let serial = Serial(read(labels, label::LOCK)?);
-                    Some((read(labels, label::PLUGIN)?, serial))
-                } else {
-                    None
-                },
+                target: target(labels)?,
             }),
             _ => Err(malformed(label::KIND, &kind)),
         }
@@ -176,7 +203,7 @@ impl Identity {
     pub fn plugin(&self) -> Option<&PluginName> {
         match self {
             Self::Cell { plugin, .. } | Self::Holder { plugin, .. } => Some(plugin),
-            Self::Probe { paths, .. } => paths.as_ref().map(|(plugin, _)| plugin),
+            Self::Probe { target, .. } => target.plugin(),
         }
     }
 
@@ -212,12 +239,26 @@ impl From<&Spec<'_>> for Identity {
             },
             Spec::Probe(probe) => Self::Probe {
                 job: probe.job,
-                paths: probe
-                    .paths
-                    .map(|paths| (paths.plugin.clone(), paths.serial)),
+                target: Target::from(&probe.look),
             },
         }
     }
+}
+
+fn target(labels: &HashMap<String, String>) -> Result<Target, BadLabels> {
+    let entry = || {
+        let serial = Serial(read(labels, label::LOCK)?);
+        Ok((read(labels, label::PLUGIN)?, serial))
+    };
+    if let Some(pace) = labels.get(label::STATE) {
+        let (plugin, serial) = entry()?;
+        let pace = pace.parse().map_err(|()| malformed(label::STATE, pace))?;
+        return Ok(Target::State(plugin, serial, pace));
+    }
+    if labels.contains_key(label::PLUGIN) {
+        return entry().map(|(plugin, serial)| Target::Paths(plugin, serial));
+    }
+    Ok(Target::Walls)
 }
 
 fn seat(labels: &HashMap<String, String>) -> Result<Seat, BadLabels> {
@@ -309,11 +350,14 @@ pub fn labels(spec: &Spec<'_>) -> HashMap<String, String> {
             pairs.extend(holder.map(|id| (label::HOLDER, id.into())));
         }
         Identity::Holder { id, .. } => pairs.push((label::JOB, id.to_string())),
-        Identity::Probe { job, paths } => {
+        Identity::Probe { job, target } => {
             pairs.push((label::JOB, job.to_string()));
-            if let Some((plugin, serial)) = paths {
+            if let Target::Paths(plugin, serial) | Target::State(plugin, serial, _) = &target {
                 pairs.push((label::PLUGIN, plugin.to_string()));
                 pairs.push((label::LOCK, serial.to_string()));
+            }
+            if let Target::State(.., pace) = target {
+                pairs.push((label::STATE, pace.as_str().to_owned()));
             }
         }
     }

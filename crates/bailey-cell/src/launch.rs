@@ -3,8 +3,10 @@
 //! The runner writes messages: the length as four bytes, big-endian, then JSON. For a pooled cell first a [`Message::Grant`], after which it may be
 //! started; for every cell one [`Message::Envelope`]. socket-proxy answers each with a Docker stream frame of type 0 (no engine sends that type) that
 //! holds a [`Control`]; after [`Control::Granted`] and [`Control::Launched`] come the plugin's frames, after [`Control::Refused`] nothing.
+//! Among the plugin's frames may be a [`Control::Returned`].
 
 use bailey_proto::trust::v1::Signed;
+use bailey_types::SecretName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -169,15 +171,52 @@ pub enum Control {
     Launched(bool),
     /// `{"refused":"…"}`: the cell never got anything.
     Refused(String),
+    /// `{"returned":{…}}`: the plugin has printed a secret that it was given. Said once for each secret and stream, before the frame
+    /// with the first marker in its place.
+    Returned(Returned),
+}
+
+/// A secret that came back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Returned {
+    /// Which.
+    pub secret: SecretName,
+    /// On what.
+    pub stream: OutputStream,
+}
+
+/// What a plugin writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl OutputStream {
+    /// As in the frame and in audit entries.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
 }
 
 impl Control {
     /// The frame's payload.
     pub fn to_json(&self) -> Vec<u8> {
         let (name, value) = match self {
-            Self::Granted(granted) => ("granted", serde_json::Value::from(*granted)),
-            Self::Launched(launched) => ("launched", serde_json::Value::from(*launched)),
-            Self::Refused(reason) => ("refused", serde_json::Value::from(reason.as_str())),
+            Self::Granted(granted) => ("granted", serde_json::json!(granted)),
+            Self::Launched(launched) => ("launched", serde_json::json!(launched)),
+            Self::Refused(reason) => ("refused", serde_json::json!(reason)),
+            Self::Returned(Returned { secret, stream }) => (
+                "returned",
+                serde_json::json!({ "secret": secret, "stream": stream.as_str() }),
+            ),
         };
         serde_json::json!({ name: value }).to_string().into_bytes()
     }
@@ -265,5 +304,12 @@ mod tests {
         assert_eq!(Control::Granted(true).to_json(), br#"{"granted":true}"#);
         let refused = Control::Refused("no \"ticket\"".into());
         assert_eq!(Control::from_json(&refused.to_json()).unwrap(), refused);
+        let returned = Control::Returned(Returned {
+            secret: "api-key".parse().unwrap(),
+            stream: OutputStream::Stderr,
+        });
+        let text = br#"{"returned":{"secret":"api-key","stream":"stderr"}}"#;
+        assert_eq!(returned.to_json(), text);
+        assert_eq!(Control::from_json(text).unwrap(), returned);
     }
 }

@@ -8,14 +8,15 @@ pub mod probe;
 pub mod seccomp;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 
 pub use body::create_body;
-pub use identity::{BadLabels, Identity, Kind, Seat, label, labels, name};
+pub use identity::{BadLabels, Identity, Kind, Seat, Target, label, labels, name};
 pub use mounts::{egress_volume, state_volume, volume_label};
 
 use std::path::Path;
 
-use bailey_trust::{HostPath, LockedPlugin, Mode, StateKind};
+use bailey_trust::{HostPath, LockedPlugin, Mode, StateKind, StateLimit};
 use bailey_types::{ImageId, JobId, PluginName, Serial, StackId};
 
 /// Where HOME and the working directory are.
@@ -36,11 +37,14 @@ pub const SOCKS_PROXY: &str = "socks5h://127.0.0.1:1080";
 /// Largest create body that there is a reason for, bytes; the seccomp profile is most of it.
 pub const MAX_BODY_BYTES: usize = 256 << 10;
 
-/// Uid and gid of probes; no service and no plugin has it.
+/// Uid and gid of probes that look at nothing of a plugin's; no service and no plugin has it.
 pub const PROBE_UID: u32 = 19_999;
 
 /// Memory of a probe, bytes: the probe compares it with its cgroup.
 pub const PROBE_MEMORY_BYTES: u64 = 32 << 20;
+
+/// Memory of a probe that measures a state: it remembers the files that have several names.
+pub const MEASURE_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Processes and threads of a probe: the probe compares it with its cgroup.
 pub const PROBE_PIDS: u32 = 16;
@@ -52,7 +56,7 @@ pub enum Spec<'a> {
     Cell(Cell<'a>),
     /// Holds a network namespace for cells.
     Holder(Holder<'a>),
-    /// A canary that looks at its own walls, or at host paths.
+    /// A canary that looks at its own walls, at host paths, or at how much a plugin keeps.
     Probe(Probe<'a>),
 }
 
@@ -101,6 +105,11 @@ impl<'a> Cell<'a> {
         } else {
             self.locked.proposed.state
         }
+    }
+
+    /// How much it may keep between calls; `None` where it keeps nothing, or the operator wants no walls.
+    pub fn quota(&self) -> Option<StateLimit> {
+        self.locked.quota().filter(|_| !self.untrusted)
     }
 
     /// What it sees of the host.
@@ -159,13 +168,54 @@ pub struct Probe<'a> {
     pub image: &'a ImageId,
     /// Tells probes apart; made for this one.
     pub job: JobId,
-    /// Whose host paths it compares with the lock; `None`: it looks at its own walls.
-    pub paths: Option<Paths<'a>>,
+    /// At what it looks.
+    pub look: Look<'a>,
 }
 
-/// Host paths of one plugin, for a probe.
+/// At what a probe looks.
 #[derive(Clone, Copy, Debug)]
-pub struct Paths<'a> {
+pub enum Look<'a> {
+    /// At its own walls.
+    Walls,
+    /// Whether the host paths of this plugin are those of the lock.
+    Paths(Entry<'a>),
+    /// How much this plugin keeps.
+    State(Entry<'a>, Pace),
+}
+
+/// How long a probe looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// Once.
+    Once,
+    /// Again and again, until there is more than there may be.
+    Watching,
+}
+
+impl Pace {
+    /// As in labels and in the probe's arguments.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Watching => "watching",
+        }
+    }
+}
+
+impl std::str::FromStr for Pace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Once, Self::Watching]
+            .into_iter()
+            .find(|pace| pace.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// One plugin of a lock.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
     /// Serial of the lock that `locked` is of.
     pub serial: Serial,
     /// Name of the plugin (or alias) in the lock.

@@ -9,7 +9,7 @@ use bollard_stubs::models::{
     MountVolumeOptionsDriverConfig,
 };
 
-use crate::{Cell, EGRESS_DIR, HOME, Holder, Paths, STATE, label};
+use crate::{Cell, EGRESS_DIR, Entry, HOME, Holder, Look, Probe, STATE, label};
 
 /// Label of the volumes that this makes the engine make.
 pub mod volume_label {
@@ -34,18 +34,37 @@ pub fn egress_volume(stack: &StackId) -> String {
 pub(crate) fn of_cell(cell: &Cell<'_>) -> Vec<Mount> {
     let state = match cell.state() {
         StateKind::None => None,
-        StateKind::Data => Some(state(cell, STATE)),
-        StateKind::Home => Some(state(cell, HOME)),
+        StateKind::Data => Some(STATE),
+        StateKind::Home => Some(HOME),
     };
+    let entry = Entry {
+        serial: cell.serial,
+        plugin: cell.plugin,
+        locked: cell.locked,
+    };
+    // On a base of ours a new volume takes over the folder that is there: empty, and anybody may write to it. What another image has there is
+    // not the plugin's state; for such a one socket-proxy sees to the mode.
+    let no_copy = cell.locked.proposed.base.is_none();
+    let state = state.map(|target| state_mount(cell.stack, &entry, target, no_copy));
     let paths = cell.host_paths().iter();
     let paths = paths.map(|path| host_path(path, path.writable));
     state.into_iter().chain(paths).collect()
 }
 
-/// The cell's own paths, so that the probe sees what the cell would; but it has no use for writing.
-pub(crate) fn of_probe(paths: &Paths<'_>) -> Vec<Mount> {
-    let paths = paths.locked.proposed.host_paths.iter();
-    paths.map(|path| host_path(path, false)).collect()
+/// What the cell has, so that the probe sees what the cell would; but it has no use for writing.
+pub(crate) fn of_probe(probe: &Probe<'_>) -> Vec<Mount> {
+    match &probe.look {
+        Look::Walls => Vec::new(),
+        Look::Paths(entry) => {
+            let paths = entry.locked.proposed.host_paths.iter();
+            paths.map(|path| host_path(path, false)).collect()
+        }
+        // What the image of probes has there is nobody's state.
+        Look::State(entry, _) => vec![Mount {
+            read_only: Some(true),
+            ..state_mount(probe.stack, entry, STATE, true)
+        }],
+    }
 }
 
 pub(crate) fn of_holder(holder: &Holder<'_>) -> Vec<Mount> {
@@ -60,21 +79,19 @@ pub(crate) fn of_holder(holder: &Holder<'_>) -> Vec<Mount> {
     }]
 }
 
-fn state(cell: &Cell<'_>, target: &str) -> Mount {
-    let generation = cell.locked.state_generation;
+fn state_mount(stack: &StackId, entry: &Entry<'_>, target: &str, no_copy: bool) -> Mount {
+    let generation = entry.locked.state_generation;
     let labels = [
-        (label::STACK, cell.stack.to_string()),
-        (label::PLUGIN, cell.plugin.to_string()),
+        (label::STACK, stack.to_string()),
+        (label::PLUGIN, entry.plugin.to_string()),
         (volume_label::PURPOSE, volume_label::STATE.to_owned()),
         (volume_label::GENERATION, generation.to_string()),
     ];
     let labels = labels.map(|(name, value)| (name.to_owned(), value));
-    let name = state_volume(cell.stack, cell.plugin, generation);
+    let name = state_volume(stack, entry.plugin, generation);
     let mount = volume(name, target, labels.into());
     let options = mount.volume_options.map(|options| MountVolumeOptions {
-        // On a base of ours a new volume takes over the folder that is there: empty, and anybody may write to it. What another image has there is
-        // not the plugin's state; for such a one socket-proxy sees to the mode.
-        no_copy: Some(cell.locked.proposed.base.is_none()),
+        no_copy: Some(no_copy),
         ..options
     });
     Mount {

@@ -1,6 +1,8 @@
 //! The walls, each by itself and all of each kind in golden files.
 
 mod golden;
+mod measure;
+mod mounts;
 
 use std::collections::HashMap;
 
@@ -107,16 +109,31 @@ impl Asked {
     fn probe<T>(&self, look: impl FnOnce(&Spec<'_>) -> T) -> T {
         let (stack, plugin) = ("home".parse().unwrap(), "greet".parse().unwrap());
         let image = ImageId(Sha256([6; 32]));
-        let paths = Some(Paths {
-            serial: Serial(7),
-            plugin: &plugin,
-            locked: &self.locked,
-        });
         look(&Spec::Probe(Probe {
             stack: &stack,
             image: &image,
             job: job(),
-            paths,
+            look: Look::Paths(Entry {
+                serial: Serial(7),
+                plugin: &plugin,
+                locked: &self.locked,
+            }),
+        }))
+    }
+
+    fn measure<T>(&self, pace: Pace, look: impl FnOnce(&Spec<'_>) -> T) -> T {
+        let (stack, plugin) = ("home".parse().unwrap(), "greet".parse().unwrap());
+        let image = ImageId(Sha256([6; 32]));
+        let entry = Entry {
+            serial: Serial(7),
+            plugin: &plugin,
+            locked: &self.locked,
+        };
+        look(&Spec::Probe(Probe {
+            stack: &stack,
+            image: &image,
+            job: job(),
+            look: Look::State(entry, pace),
         }))
     }
 
@@ -177,7 +194,7 @@ fn with_probe<T>(look: impl FnOnce(&Spec<'_>) -> T) -> T {
         stack: &stack,
         image: &image,
         job: job(),
-        paths: None,
+        look: Look::Walls,
     }))
 }
 
@@ -206,7 +223,6 @@ fn walls() -> Vec<(&'static str, Value)> {
         ("/HostConfig/CgroupnsMode", json!("private")),
         ("/HostConfig/ShmSize", json!(16 << 20)),
         ("/HostConfig/Binds", json!([])),
-        ("/HostConfig/Mounts", json!([])),
         ("/HostConfig/VolumesFrom", json!([])),
         ("/HostConfig/Devices", json!([])),
         ("/HostConfig/DeviceRequests", json!([])),
@@ -233,6 +249,7 @@ fn every_kind_has_every_wall() {
         with_probe(value),
         Asked::downgraded().cell(value),
     ] {
+        assert_eq!(body["HostConfig"]["Mounts"], json!([]));
         for (pointer, expected) in walls() {
             assert_eq!(body.pointer(pointer), Some(&expected), "{pointer}");
         }
@@ -326,6 +343,14 @@ fn labels_and_name_say_who_it_is_and_back() {
         (held.holder(spec), format!("bailey-home-holder-{id}")),
         (with_probe(spec), format!("bailey-home-probe-{id}")),
         (held.probe(spec), format!("bailey-home-probe-{id}")),
+        (
+            held.measure(Pace::Once, spec),
+            format!("bailey-home-probe-{id}"),
+        ),
+        (
+            held.measure(Pace::Watching, spec),
+            format!("bailey-home-probe-{id}"),
+        ),
     ] {
         assert_eq!(name, expected);
         assert_eq!(Identity::from_labels(&stack, &labels).unwrap(), identity);
@@ -433,51 +458,4 @@ fn a_held_cell_has_no_network_and_no_name_of_its_own() {
     assert_eq!(mounts[0]["ReadOnly"], true);
     assert_eq!(holder["User"], "20001:20001");
     assert_eq!(holder["HostConfig"]["NetworkMode"], "none");
-}
-
-#[test]
-fn each_state_has_its_place_and_its_generation() {
-    let mut asked = Asked::default();
-    asked.locked.state_generation = 3;
-    for (state, target, homes) in [
-        (StateKind::Data, "/state", 2),
-        (StateKind::Home, "/home/plugin", 1),
-    ] {
-        asked.locked.proposed.state = state;
-        asked.locked.proposed.base = None;
-        let copies =
-            |body: &Value| body["HostConfig"]["Mounts"][0]["VolumeOptions"]["NoCopy"] == false;
-        assert!(!copies(&asked.cell(value)), "of an image by reference");
-        asked.locked.proposed.base = Some(ImageId(Sha256([9; 32])));
-        let body = asked.cell(value);
-        assert!(copies(&body));
-        let mount = &body["HostConfig"]["Mounts"][0];
-        assert_eq!(mount["Source"], "bailey-home.state.greet.3");
-        assert_eq!(mount["Target"], target);
-        assert_eq!(
-            body["HostConfig"]["Tmpfs"].as_object().unwrap().len(),
-            homes
-        );
-    }
-}
-
-#[test]
-fn host_paths_are_for_credentialed_accounts_alone() {
-    let mut asked = Asked::credentialed();
-    asked.locked.proposed.walls.mode = Mode::Confined;
-    assert_eq!(asked.cell(value)["HostConfig"]["Mounts"], json!([]));
-    // A probe writes nowhere, and compares what is locked.
-    let probe = Asked::credentialed().probe(value);
-    let mounts = probe["HostConfig"]["Mounts"].as_array().unwrap().clone();
-    assert!(mounts.len() == 2 && mounts.iter().all(|m| m["ReadOnly"] == true));
-    assert_eq!(
-        probe["Entrypoint"],
-        json!([
-            "/socket-proxy",
-            "probe",
-            "paths",
-            "64513:42:/home/op/notes",
-            "64513:42:/srv/photos"
-        ])
-    );
 }

@@ -23,7 +23,7 @@ pub use error::{Error, Errors};
 pub use files::{Files, MAX_FILES, ROOT, read_dir};
 pub use pipeline::{ExecutionMode, Pipeline, Step};
 pub use plugin::{
-    CatchUp, CircuitBreaker, IfRunning, PluginConfig, Retry, Schedule, Timeouts, When,
+    CatchUp, CircuitBreaker, IfRunning, PluginConfig, Retry, SECRET_REF, Schedule, Timeouts, When,
 };
 pub use service::{Api, LogLevel, ServiceConfig};
 pub use warning::warnings;

@@ -1,12 +1,13 @@
 //! `plugins:`.
 
 mod schedule;
+mod secret_ref;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bailey_plugin::Container;
-use bailey_types::{AccountName, CommandName, PluginName, PrincipalName};
+use bailey_types::{AccountName, CommandName, PluginName, PrincipalName, SecretName};
 use bailey_yaml::{At, Object};
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::raw;
 use crate::service::{DAY, count, duration, span};
 
 pub use schedule::{CatchUp, IfRunning, Schedule, When};
+pub use secret_ref::SECRET_REF;
 
 /// `plugins.<name>:`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,6 +50,13 @@ pub struct PluginConfig {
     pub notify_on_complete: bool,
     /// `container:`; wins over the manifest.
     pub container: Container,
+}
+
+impl PluginConfig {
+    /// The secrets that `config` refers to by `{secret_ref: name}`.
+    pub fn secret_refs(&self) -> BTreeSet<SecretName> {
+        secret_ref::names(&self.config)
+    }
 }
 
 /// `retry:`
@@ -185,7 +194,7 @@ pub(crate) fn plugin(
         run_as,
         requires_vault: raw.requires_vault,
         vault_principal,
-        config: object(raw.config, "config", report),
+        config: config(raw.config, report),
         retry,
         timeouts: timeouts(raw.timeouts, report),
         schedules: schedule::schedules(raw.schedules, report),
@@ -260,6 +269,18 @@ fn container(raw: Option<At<bailey_plugin::ContainerYaml>>, report: &mut Report<
         }
         Container::default()
     })
+}
+
+fn config(raw: Option<At<Object>>, report: &mut Report<'_>) -> Object {
+    let Some(raw) = raw else { return Object::new() };
+    let problems = match bailey_yaml::object_problem(&raw.value) {
+        Some(problem) => vec![problem],
+        None => secret_ref::problems(&raw.value),
+    };
+    for problem in problems {
+        report.push(raw.place, format!("config: {problem}"));
+    }
+    raw.value
 }
 
 fn object(raw: Option<At<Object>>, what: &str, report: &mut Report<'_>) -> Object {

@@ -394,6 +394,22 @@ fn a_schedule_cannot_cancel_yet_and_says_so() {
 }
 
 /// The YAML blocks of a document.
+#[test]
+fn a_reference_to_a_secret_is_checked_where_it_stands() {
+    let config = one(
+        "plugins:\n  a: {config: {token: {secret_ref: api-key}, list: [{secret_ref: other}]}}\n",
+    )
+    .unwrap();
+    let refs = config.plugins[&"a".parse().unwrap()].secret_refs();
+    let refs: Vec<_> = refs.iter().map(ToString::to_string).collect();
+    assert_eq!(refs, ["api-key", "other"]);
+    let said = complaint("plugins:\n  a:\n    config: {token: {secret_ref: x, more: 1}}\n");
+    assert!(
+        said.contains("config.yaml:4:13: config: secret_ref stands alone"),
+        "{said}"
+    );
+}
+
 fn blocks(document: &str) -> Vec<&str> {
     let parts = document.split("```yaml\n").skip(1);
     parts

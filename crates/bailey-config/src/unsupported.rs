@@ -155,11 +155,6 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     (
         "egress",
-        "mode",
-        "not supported yet: mode; every cell serves one call",
-    ),
-    (
-        "egress",
         "run_as",
         "not supported: run_as in a container block; it stands beside it, in the configuration only",
     ),

@@ -109,8 +109,10 @@ pub async fn connect(path: &Path, migrator: &Migrator) -> Result<Db, Error> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
+    // A connection to a file does not break while it rests: asking it before each use would only cost its thread a turn.
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
+        .test_before_acquire(false)
         .connect_with(options.clone())
         .await
         .map_err(open)?;
@@ -124,6 +126,7 @@ pub async fn connect(path: &Path, migrator: &Migrator) -> Result<Db, Error> {
         })?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
+        .test_before_acquire(false)
         .connect_with(options.pragma("query_only", "ON"))
         .await
         .map_err(open)?;

@@ -15,10 +15,11 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use rustls_pki_types::pem::PemObject as _;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::verify::Root;
-use crate::{Error, Identity, KeyRequest};
+use crate::{CaCertificate, Error, Identity, KeyRequest};
 
 /// Largest certificate request that is looked at. Ours have some 250 bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -26,11 +27,27 @@ const MAX_REQUEST_BYTES: usize = 4096;
 /// Clocks of one host agree, but X.509 counts whole seconds.
 const BACKDATED: Duration = Duration::from_secs(2);
 
-/// The intermediate CA, open.
+/// The intermediate CA, open. It can be replaced by another one under the same root; whoever holds the authority then issues from that.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    intermediate: CertificateDer<'static>,
+    signer: watch::Sender<Arc<Signer>>,
     root: Arc<Root>,
+}
+
+/// An intermediate that can take the place of the one in use.
+pub struct Successor(Arc<Signer>);
+
+impl Successor {
+    /// What it says of itself.
+    pub fn certificate(&self) -> CaCertificate {
+        self.0.about
+    }
+}
+
+/// One intermediate with its key.
+pub(crate) struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    about: CaCertificate,
 }
 
 impl Authority {
@@ -57,20 +74,47 @@ impl Authority {
 
     /// Opens the intermediate from PEM texts.
     pub fn open(trust: &TrustFile, intermediate_pem: &str, key_pem: &str) -> Result<Self, Error> {
-        let bad = |reason: String| Error::CaCertificate {
-            which: "the intermediate CA",
-            reason,
-        };
-        let intermediate = CertificateDer::from_pem_slice(intermediate_pem.as_bytes())
-            .map_err(|e| bad(e.to_string()))?;
-        let key = KeyPair::from_pem(key_pem).map_err(|e| Error::Key(e.to_string()))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&intermediate, key).map_err(|e| bad(e.to_string()))?;
+        let signer = Arc::new(Signer::open(intermediate_pem, key_pem)?);
         Ok(Self {
-            issuer,
-            intermediate,
+            signer: watch::Sender::new(signer),
             root: Root::from_pem(&trust.root_ca_pem)?,
         })
+    }
+
+    /// Opens another intermediate. Refused if peers would refuse what is issued from it.
+    pub fn successor(
+        &self,
+        intermediate_pem: &str,
+        key_pem: &str,
+        now: Timestamp,
+    ) -> Result<Successor, Error> {
+        let signer = Arc::new(Signer::open(intermediate_pem, key_pem)?);
+        let trial = Self {
+            signer: watch::Sender::new(Arc::clone(&signer)),
+            root: Arc::clone(&self.root),
+        };
+        trial.identity(Service::Broker, Self::VALIDITY, now)?;
+        Ok(Successor(signer))
+    }
+
+    /// Issues from `successor` from now on.
+    pub fn replace(&self, successor: Successor) {
+        self.signer.send_replace(successor.0);
+    }
+
+    /// The intermediate in use.
+    pub fn intermediate(&self) -> CaCertificate {
+        self.signer.borrow().about
+    }
+
+    /// The root.
+    pub fn root(&self) -> CaCertificate {
+        self.root.certificate()
+    }
+
+    /// Follows the intermediate in use.
+    pub(crate) fn intermediates(&self) -> watch::Receiver<Arc<Signer>> {
+        self.signer.subscribe()
     }
 
     /// Issues a certificate for `service` over the key in `csr` (PKCS #10, DER). Answers leaf and intermediate, DER.
@@ -95,12 +139,18 @@ impl Authority {
         if request.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
             return Err(Error::Request("its key is not ECDSA on P-256".into()));
         }
+        let signer = Arc::clone(&self.signer.borrow());
+        // A certificate without a valid intermediate is none: it must say so, or it would be renewed too late.
+        let not_after = now.plus(validity).min(signer.about.not_after);
         let failed = |source| Error::Issue { service, source };
-        let params = leaf(service, validity, now).map_err(failed)?;
+        let params = leaf(service, not_after, now).map_err(failed)?;
         let certificate = params
-            .signed_by(&request.public_key, &self.issuer)
+            .signed_by(&request.public_key, &signer.issuer)
             .map_err(failed)?;
-        Ok(vec![certificate.der().to_vec(), self.intermediate.to_vec()])
+        Ok(vec![
+            certificate.der().to_vec(),
+            signer.certificate.to_vec(),
+        ])
     }
 
     /// A new key pair and certificate for `service` in one step: the broker's own, and those of tests.
@@ -116,9 +166,28 @@ impl Authority {
     }
 }
 
+impl Signer {
+    fn open(intermediate_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        let bad = |reason: String| Error::CaCertificate {
+            which: "the intermediate CA",
+            reason,
+        };
+        let certificate = CertificateDer::from_pem_slice(intermediate_pem.as_bytes())
+            .map_err(|e| bad(e.to_string()))?;
+        let key = KeyPair::from_pem(key_pem).map_err(|e| Error::Key(e.to_string()))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| bad(e.to_string()))?;
+        let about = CaCertificate::from_der(&certificate)?;
+        Ok(Self {
+            issuer,
+            certificate,
+            about,
+        })
+    }
+}
+
 fn leaf(
     service: Service,
-    validity: Duration,
+    not_after: Timestamp,
     now: Timestamp,
 ) -> Result<CertificateParams, rcgen::Error> {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
@@ -127,7 +196,7 @@ fn leaf(
     rand::rngs::OsRng.fill_bytes(&mut serial);
     let mut params = CertificateParams::default();
     params.not_before = epoch + since_epoch(now.minus(BACKDATED));
-    params.not_after = epoch + since_epoch(now.plus(validity));
+    params.not_after = epoch + since_epoch(not_after);
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = DistinguishedName::new();
     // The space keeps verifiers that look at common names from taking it for a host.

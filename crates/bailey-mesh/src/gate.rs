@@ -10,18 +10,24 @@ use tonic::body::Body;
 
 use crate::callers;
 use crate::stream::{Remote, RemoteAddress};
+use crate::verify::Peer;
 
 /// Who calls, by its certificate. Only this crate makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller(Service);
+pub struct Caller(Peer);
 
 impl Caller {
-    pub(crate) fn new(service: Service) -> Self {
-        Self(service)
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self(peer)
     }
 
     /// The calling service.
     pub fn service(self) -> Service {
+        self.0.service
+    }
+
+    /// What the certificate says that this connection was opened with.
+    pub fn peer(self) -> Peer {
         self.0
     }
 

@@ -11,7 +11,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::Error;
-use crate::verify::{Role, Root, unix_time};
+use crate::verify::{Peer, Role, Root, unix_time};
 
 /// A key pair whose certificate is still to come.
 pub struct KeyRequest {
@@ -52,15 +52,14 @@ impl KeyRequest {
         let (leaf, intermediates) = chain
             .split_first()
             .ok_or_else(|| refused("the chain is empty".into()))?;
-        let mut not_after = Timestamp(0);
-        for role in [Role::Client, Role::Server] {
-            let peer = root
-                .verify(leaf, intermediates, unix_time(now), role)
-                .map_err(|e| refused(e.to_string()))?;
-            if peer.service != service {
-                return Err(refused(format!("it is for {}", peer.service)));
-            }
-            not_after = peer.not_after;
+        let verify = |role| {
+            let verified = root.verify(leaf, intermediates, unix_time(now), role);
+            verified.map_err(|e| refused(e.to_string()))
+        };
+        verify(Role::Client)?;
+        let peer = verify(Role::Server)?;
+        if peer.service != service {
+            return Err(refused(format!("it is for {}", peer.service)));
         }
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let key = rustls::crypto::ring::sign::any_supported_type(&key)
@@ -68,8 +67,7 @@ impl KeyRequest {
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|e| refused(e.to_string()))?;
         Ok(Identity {
-            service,
-            not_after,
+            peer,
             root: Arc::clone(root),
             certified: Arc::new(certified),
         })
@@ -79,8 +77,7 @@ impl KeyRequest {
 /// A certificate with its key: who we are on the mesh.
 #[derive(Clone)]
 pub struct Identity {
-    pub(crate) service: Service,
-    pub(crate) not_after: Timestamp,
+    pub(crate) peer: Peer,
     pub(crate) root: Arc<Root>,
     pub(crate) certified: Arc<CertifiedKey>,
 }
@@ -88,13 +85,21 @@ pub struct Identity {
 impl Identity {
     /// When it expires.
     pub fn not_after(&self) -> Timestamp {
-        self.not_after
+        self.peer.not_after
+    }
+
+    /// What peers see of it.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity({} until {})", self.service, self.not_after)
+        let Peer {
+            service, not_after, ..
+        } = self.peer;
+        write!(f, "Identity({service} until {not_after})")
     }
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod authority;
 pub mod callers;
+mod certificate;
 mod channel;
 mod error;
 mod gate;
@@ -16,7 +17,8 @@ mod tls;
 mod verify;
 
 pub use audit::Auditor;
-pub use authority::Authority;
+pub use authority::{Authority, Successor};
+pub use certificate::{CaCertificate, CertificateSerial, KeyId};
 pub use channel::MeshChannel;
 pub use error::Error;
 pub use gate::{Caller, Refusal};

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use bailey_service::{Context, Settings};
 use bailey_types::Service;
 use rustls::server::ResolvesServerCert;
+use tokio::sync::Notify;
 use tonic::transport::Channel;
 
 use crate::channel::{self, MeshChannel};
@@ -25,6 +26,10 @@ struct Inner {
     /// The channels of the current identity.
     channels: Mutex<BTreeMap<Service, Channel>>,
     auditor: Auditor,
+    /// Told when the certificate must be renewed before its time.
+    renewal: Notify,
+    /// Told when it was.
+    renewed: Notify,
 }
 
 impl Mesh {
@@ -46,13 +51,21 @@ impl Mesh {
         authority: Arc<Authority>,
         validity: Duration,
     ) -> anyhow::Result<Self> {
+        // Before the first certificate: a rotation in between must not be missed.
+        let intermediates = authority.intermediates();
         let first = authority
             .identity(ctx.service, validity, ctx.clock.now())
             .context("issuing our own certificate")?;
         let mesh = Self::with_identity(ctx, first);
         ctx.spawn(
             "certificate",
-            renewal::renew_own(ctx.clone(), mesh.clone(), authority, validity),
+            renewal::renew_own(
+                ctx.clone(),
+                mesh.clone(),
+                authority,
+                intermediates,
+                validity,
+            ),
         );
         Ok(mesh)
     }
@@ -65,6 +78,8 @@ impl Mesh {
             settings: Arc::clone(&ctx.settings),
             channels: Mutex::default(),
             auditor: auditor.clone(),
+            renewal: Notify::new(),
+            renewed: Notify::new(),
         }));
         ctx.spawn(
             "audit",
@@ -98,6 +113,24 @@ impl Mesh {
         let mut channels = self.channels();
         self.0.identity.replace(identity);
         channels.clear();
+        self.0.renewed.notify_one();
+    }
+
+    /// Has the certificate renewed, unless that has happened since `used` was the identity of the moment.
+    pub(crate) fn renew(&self, used: &Arc<Identity>) {
+        if Arc::ptr_eq(used, &self.identity()) {
+            self.0.renewal.notify_one();
+        }
+    }
+
+    /// Waits until somebody wants the certificate renewed.
+    pub(crate) async fn asked_to_renew(&self) {
+        self.0.renewal.notified().await;
+    }
+
+    /// Waits until the identity is another one. For the one task that shows it to the broker.
+    pub(crate) async fn renewed(&self) {
+        self.0.renewed.notified().await;
     }
 
     pub(crate) fn root(&self) -> Arc<Root> {

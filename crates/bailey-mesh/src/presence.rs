@@ -21,8 +21,13 @@ pub(crate) async fn beat(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
     let mut client = PresenceServiceClient::new(mesh.channel(Service::Broker));
     loop {
         let request = request(&presence.borrow_and_update().clone(), started);
+        let used = mesh.identity();
         match tokio::time::timeout(LONGEST_CALL, client.beat(request)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(answer)) => {
+                if answer.into_inner().renew {
+                    mesh.renew(&used);
+                }
+            }
             Ok(Err(status)) => {
                 tracing::debug!(error = status.message(), "the broker did not take the beat");
             }
@@ -39,6 +44,8 @@ pub(crate) async fn beat(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
                     return Ok(());
                 }
             }
+            // The broker knows from our connection which certificate we have.
+            () = mesh.renewed() => {}
             // Once more, to say that we are stopping.
             () = ctx.shutdown.cancelled() => {}
         }

@@ -12,9 +12,11 @@ use bailey_service::{Context, Misconfigured, Stopped};
 use bailey_types::{Service, Timestamp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
+use crate::authority::Signer;
 use crate::verify::Root;
 use crate::{Authority, Error, Identity, KeyRequest, Mesh, channel, tls};
 
@@ -82,11 +84,17 @@ impl Enrolment {
         }
     }
 
-    /// Renews at half-life for ever. If that fails until the certificate has expired, enrols again.
+    /// Renews at half-life, or when the broker wants it, for ever. If that fails until the certificate has expired, enrols again.
     pub(crate) async fn renew(self, ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
         let mut due = half_life(&mesh, ctx.clock.now());
         let mut pause = FIRST_PAUSE;
-        while wait_until(&ctx, due).await {
+        loop {
+            tokio::select! {
+                goes_on = wait_until(&ctx, due) => if !goes_on {
+                    return Ok(());
+                },
+                () = mesh.asked_to_renew() => {}
+            }
             let expired = ctx.clock.now() >= mesh.identity().not_after();
             let renewed = if expired {
                 self.enrol(&ctx).await
@@ -114,7 +122,6 @@ impl Enrolment {
                 }
             }
         }
-        Ok(())
     }
 
     async fn enrol(&self, ctx: &Context) -> Result<Identity, Failed> {
@@ -174,17 +181,23 @@ pub(crate) async fn renew_own(
     ctx: Context,
     mesh: Mesh,
     authority: Arc<Authority>,
+    mut intermediates: watch::Receiver<Arc<Signer>>,
     validity: Duration,
 ) -> anyhow::Result<()> {
     let mut due = half_life(&mesh, ctx.clock.now());
-    while wait_until(&ctx, due).await {
+    loop {
+        tokio::select! {
+            goes_on = wait_until(&ctx, due) => if !goes_on {
+                return Ok(());
+            },
+            changed = intermediates.changed() => changed.context("watching the intermediate")?,
+        }
         let identity = authority
             .identity(ctx.service, validity, ctx.clock.now())
             .context("issuing our own certificate")?;
         install(&ctx, &mesh, identity);
         due = half_life(&mesh, ctx.clock.now());
     }
-    Ok(())
 }
 
 fn install(ctx: &Context, mesh: &Mesh, identity: Identity) {

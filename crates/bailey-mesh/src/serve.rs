@@ -195,7 +195,7 @@ impl Door {
             .map_err(io::Error::other)?
         {
             Some(peer) => (
-                Some(Caller::new(peer.service)),
+                Some(Caller::new(peer)),
                 verify::remaining(peer.not_after, self.clock.now()),
             ),
             None => (None, STRANGER),

@@ -17,11 +17,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::Error;
+use crate::certificate::{self, CaCertificate, CertificateSerial, KeyId};
 
 /// The pinned root CA.
 #[derive(Debug)]
 pub struct Root {
     anchor: TrustAnchor<'static>,
+    certificate: CaCertificate,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -30,6 +32,12 @@ pub struct Root {
 pub struct Peer {
     /// From its SPIFFE id.
     pub service: Service,
+    /// The number of the certificate.
+    pub serial: CertificateSerial,
+    /// The key of the intermediate that it was issued from, if it says so.
+    pub issuer: Option<KeyId>,
+    /// Since when the certificate is valid.
+    pub not_before: Timestamp,
     /// When the certificate expires.
     pub not_after: Timestamp,
 }
@@ -75,7 +83,16 @@ impl Root {
             .map_err(|e| bad(e.to_string()))?
             .to_owned();
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Ok(Arc::new(Self { anchor, algorithms }))
+        Ok(Arc::new(Self {
+            anchor,
+            certificate: CaCertificate::from_der(&certificate)?,
+            algorithms,
+        }))
+    }
+
+    /// What the root says of itself.
+    pub fn certificate(&self) -> CaCertificate {
+        self.certificate
     }
 
     /// Whose the chain is, if it leads to this root, is valid at `now`, and is meant for `role`.
@@ -125,14 +142,14 @@ pub(crate) fn peer(leaf: &CertificateDer<'_>) -> Result<Peer, NotAPeer> {
         (Some(uri), None) => Service::from_spiffe_id(uri).ok_or(NotAPeer::NoService)?,
         (None | Some(_), _) => return Err(NotAPeer::NoService),
     };
-    let not_after = certificate
-        .validity()
-        .not_after
-        .timestamp()
-        .saturating_mul(1000);
+    let serial = CertificateSerial::of(certificate.raw_serial()).ok_or(NotAPeer::Malformed)?;
+    let validity = certificate.validity();
     Ok(Peer {
         service,
-        not_after: Timestamp(not_after),
+        serial,
+        issuer: certificate::issuer(&certificate),
+        not_before: certificate::at(validity.not_before.timestamp()),
+        not_after: certificate::at(validity.not_after.timestamp()),
     })
 }
 

@@ -28,6 +28,55 @@ pub struct Entry {
     /// How much it could do if it were hostile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rating: Option<Rating>,
+    /// How its service is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// In a word.
+    pub state: ServiceState,
+    /// Its job; unset before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// Since when the cell runs, RFC 3339; unset where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since: Option<String>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Why it does not run, or why it was last started again; empty where nothing happened.
+    pub detail: String,
+}
+
+/// What a service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// Nobody has started it yet.
+    Absent,
+    /// It is about to run, or to run again.
+    Waiting,
+    /// A cell runs.
+    Running,
+    /// Its cell is being ended.
+    Stopping,
+    /// It ended too often, and waits for the operator.
+    Quarantined,
+}
+
+impl ServiceState {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Quarantined => "quarantined",
+        }
+    }
 }
 
 /// One command.
@@ -76,6 +125,7 @@ impl Entry {
             description: manifest.description.clone(),
             commands: commands.collect(),
             rating: None,
+            service: None,
         }
     }
 }

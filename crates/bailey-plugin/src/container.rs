@@ -21,6 +21,17 @@ pub enum StateKind {
     Home,
 }
 
+/// What a plugin's cells are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunMode {
+    /// Each serves one call.
+    #[default]
+    Call,
+    /// One runs its command `serve` for as long as it is locked; the others serve a call each.
+    Service,
+}
+
 /// `container:`; what is unset is decided by configuration, account or default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +63,25 @@ pub struct Container {
     /// Whether it keeps files between calls.
     #[serde(default)]
     pub state: Option<StateKind>,
+    /// Bounds of what it keeps. In a manifest, more than the default is a wish that the operator grants by naming a bound.
+    #[serde(default)]
+    pub state_limit: StateBounds,
+    /// Whether one of its cells lasts.
+    #[serde(default)]
+    pub mode: Option<RunMode>,
+    /// How long the cell that lasts may be silent, seconds.
+    #[serde(default)]
+    pub heartbeat_seconds: Option<u32>,
+}
+
+/// `state_limit:`; what is unset has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateBounds {
+    /// Bytes on the disk, all files together.
+    pub total_bytes: Option<u64>,
+    /// Files, folders and links.
+    pub files: Option<u32>,
 }
 
 /// `egress_limits:`; what is unset has its default.
@@ -81,6 +111,16 @@ pub struct ContainerYaml {
     runtime: Option<String>,
     warm: Option<u32>,
     state: Option<StateKind>,
+    state_limit: StateLimitYaml,
+    mode: Option<RunMode>,
+    heartbeat: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StateLimitYaml {
+    bytes: Option<Size>,
+    files: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -98,6 +138,7 @@ impl ContainerYaml {
     pub fn check(self) -> Result<Container, Vec<String>> {
         let mut problems = self.out_of_bounds();
         problems.extend(self.egress_limits.out_of_bounds());
+        problems.extend(self.state_limit.out_of_bounds());
         let mut egress = Vec::new();
         for host in self.egress.iter().flatten() {
             match host.parse::<Entry>() {
@@ -120,6 +161,9 @@ impl ContainerYaml {
             runtime: self.runtime,
             warm: self.warm,
             state: self.state,
+            state_limit: self.state_limit.bounds(),
+            mode: self.mode,
+            heartbeat_seconds: self.heartbeat.and_then(seconds),
         })
     }
 
@@ -161,15 +205,45 @@ impl ContainerYaml {
                 self.egress.as_ref().is_none_or(|hosts| hosts.len() <= 64),
                 "at most 64 hosts",
             ),
+            (
+                "heartbeat",
+                self.heartbeat.is_none_or(|time| whole_seconds(time, 5)),
+                "whole seconds, 5s to 24h",
+            ),
         ];
         broken(&rules)
     }
 }
 
+impl StateLimitYaml {
+    fn out_of_bounds(self) -> Vec<String> {
+        let bytes = |bytes: Size| (64 << 10..=1 << 40).contains(&bytes.0);
+        let rules = [
+            (
+                "state_limit.bytes",
+                self.bytes.is_none_or(bytes),
+                "64KiB to 1TiB",
+            ),
+            (
+                "state_limit.files",
+                // Whoever counts them remembers those with several names, and has little memory.
+                self.files.is_none_or(|f| (16..=1_000_000).contains(&f)),
+                "16 to 1000000",
+            ),
+        ];
+        broken(&rules)
+    }
+
+    fn bounds(self) -> StateBounds {
+        StateBounds {
+            total_bytes: self.bytes.map(|bytes| bytes.0),
+            files: self.files,
+        }
+    }
+}
+
 impl EgressLimitsYaml {
     fn out_of_bounds(&self) -> Vec<String> {
-        let hours = Duration::from_secs(1)..=Duration::from_hours(24);
-        let whole = |time: Span| hours.contains(&time.0) && time.0.subsec_nanos() == 0;
         let rules = [
             (
                 "egress_limits.connections",
@@ -183,7 +257,7 @@ impl EgressLimitsYaml {
             ),
             (
                 "egress_limits.time",
-                self.time.is_none_or(whole),
+                self.time.is_none_or(|time| whole_seconds(time, 1)),
                 "whole seconds, 1s to 24h",
             ),
         ];
@@ -191,13 +265,21 @@ impl EgressLimitsYaml {
     }
 
     fn bounds(&self) -> EgressBounds {
-        let seconds = |time: Span| u32::try_from(time.0.as_secs()).ok();
         EgressBounds {
             connections: self.connections,
             total_bytes: self.bytes.map(|bytes| bytes.0),
             connection_seconds: self.time.and_then(seconds),
         }
     }
+}
+
+fn whole_seconds(time: Span, least: u64) -> bool {
+    let day = Duration::from_secs(least)..=Duration::from_hours(24);
+    day.contains(&time.0) && time.0.subsec_nanos() == 0
+}
+
+fn seconds(time: Span) -> Option<u32> {
+    u32::try_from(time.0.as_secs()).ok()
 }
 
 fn broken(rules: &[(&str, bool, &str)]) -> Vec<String> {
@@ -237,7 +319,7 @@ mod tests {
     #[test]
     fn quantities_become_numbers() {
         let block = check(
-            "{memory: 128MiB, cpus: 0.5, pids: 64, tmp: 1MB, egress: [Example.com, 'nas.lan:8443', '*.Example.org:22'], egress_limits: {connections: 4, bytes: 10MiB, time: 1m}, runtime: runsc}",
+            "{memory: 128MiB, cpus: 0.5, pids: 64, tmp: 1MB, egress: [Example.com, 'nas.lan:8443', '*.Example.org:22'], egress_limits: {connections: 4, bytes: 10MiB, time: 1m}, runtime: runsc, mode: service, heartbeat: 1m}",
         );
         let expected = Container {
             memory_bytes: Some(128 << 20),
@@ -255,6 +337,8 @@ mod tests {
                 connection_seconds: Some(60),
             },
             runtime: Some("runsc".into()),
+            mode: Some(RunMode::Service),
+            heartbeat_seconds: Some(60),
             ..Container::default()
         };
         assert_eq!(block, Ok(expected));
@@ -263,10 +347,27 @@ mod tests {
     #[test]
     fn everything_wrong_is_said_at_once() {
         let problems = check(
-            "{memory: 1, pids: 1, egress: ['https://x.y', '*y.z', 'z.y:0'], entrypoint: [], runtime: '../x', egress_limits: {connections: 0, bytes: 1, time: 500ms}}",
+            "{memory: 1, pids: 1, egress: ['https://x.y', '*y.z', 'z.y:0'], entrypoint: [], runtime: '../x', egress_limits: {connections: 0, bytes: 1, time: 500ms}, heartbeat: 4s}",
         )
         .unwrap_err();
-        assert_eq!(problems.len(), 10, "{problems:?}");
+        assert_eq!(problems.len(), 11, "{problems:?}");
+    }
+
+    #[test]
+    fn a_state_has_bounds_within_bounds() {
+        let block = check("{state: data, state_limit: {bytes: 20GiB, files: 500}}").unwrap();
+        let bounds = StateBounds {
+            total_bytes: Some(20 << 30),
+            files: Some(500),
+        };
+        assert_eq!(block.state_limit, bounds);
+        assert_eq!(check("{}").unwrap().state_limit, StateBounds::default());
+        let problems = check("{state_limit: {bytes: 1, files: 1}}").unwrap_err();
+        let expected = [
+            "state_limit.bytes must be 64KiB to 1TiB",
+            "state_limit.files must be 16 to 1000000",
+        ];
+        assert_eq!(problems, expected);
     }
 
     #[test]
@@ -294,6 +395,19 @@ mod tests {
             "",
         ] {
             assert!(one(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_one_of_two() {
+        assert_eq!(check("{mode: call}").unwrap().mode, Some(RunMode::Call));
+        assert_eq!(check("{}").unwrap().mode, None);
+        assert!(bailey_yaml::parse::<ContainerYaml>("{mode: daemon}").is_err());
+        let heartbeat = |text: &str| check(&format!("{{heartbeat: {text}}}"));
+        assert_eq!(heartbeat("5s").unwrap().heartbeat_seconds, Some(5));
+        assert_eq!(heartbeat("24h").unwrap().heartbeat_seconds, Some(86_400));
+        for bad in ["4s", "5500ms", "25h"] {
+            assert!(heartbeat(bad).is_err(), "{bad}");
         }
     }
 

@@ -11,6 +11,8 @@ pub mod rating;
 pub mod tree;
 
 pub use catalogue::Catalogue;
-pub use container::{Container, ContainerYaml, EgressBounds, StateKind, is_runtime};
+pub use container::{
+    Container, ContainerYaml, EgressBounds, RunMode, StateBounds, StateKind, is_runtime,
+};
 pub use limits::Limits;
 pub use manifest::Manifest;

@@ -15,8 +15,14 @@ pub const MAX_STATE_BYTES: usize = 1 << 20;
 /// Exit code EX_CONFIG of sysexits.h: trying again is useless.
 pub const EXIT_CONFIG: i64 = 78;
 
-/// Most events of one response.
+/// Longest line of a service, bytes.
+pub const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// Most events of one response, and of one line of a service: lines come often, and each is applied while others wait.
 const MAX_EVENTS: usize = 10_000;
+const MAX_LINE_EVENTS: usize = 1000;
+/// Most bytes of results in the payloads of events that have none of their own: each gets a copy.
+const MAX_COPIED_BYTES: usize = 16 << 20;
 /// Log lines that are kept, and characters of each.
 const MAX_LOGS: usize = 1000;
 const MAX_LOG_CHARS: usize = 8192;
@@ -33,7 +39,7 @@ pub enum Outcome {
 /// A call that succeeded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Success {
-    /// Never blank.
+    /// Never blank, but in a line of a service.
     pub result: String,
     /// In order; each payload has the result under `result` unless the plugin gave it another.
     pub events: Vec<OutEvent>,
@@ -52,6 +58,16 @@ pub struct OutEvent {
     pub payload: Map<String, Value>,
     /// Not empty.
     pub dedupe_key: Option<String>,
+}
+
+impl Success {
+    /// Whether it says nothing but that its plugin is there.
+    pub fn is_heartbeat(&self) -> bool {
+        self.result.is_empty()
+            && self.events.is_empty()
+            && self.state_updates.is_none()
+            && self.logs.is_empty()
+    }
 }
 
 /// A call that failed.
@@ -196,6 +212,23 @@ pub fn parse_response(stdout: &[u8], exit_code: Option<i64>) -> Outcome {
     }
 }
 
+/// What one line of a running service means: a response as any other, but that it need have no result. An empty line, and one that only
+/// says `status: ok`, tells that the service is well.
+pub fn parse_line(line: &[u8]) -> Outcome {
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Outcome::Succeeded(Success {
+            result: String::new(),
+            events: Vec::new(),
+            state_updates: None,
+            logs: Vec::new(),
+        });
+    }
+    match document(line).and_then(|wire| judge(wire, Form::Line)) {
+        Ok(success) => Outcome::Succeeded(success),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
 /// The response on the wire. What is not named here is ignored, `ductile_stopwatch_subs` too.
 #[derive(Deserialize)]
 struct Wire {
@@ -226,6 +259,11 @@ fn decode(stdout: &[u8]) -> Result<Success, Failure> {
             "decode response: nothing on stdout",
         ));
     }
+    judge(document(stdout)?, Form::Answer)
+}
+
+/// The one document in these bytes.
+fn document(stdout: &[u8]) -> Result<Wire, Failure> {
     // Bytes that are no UTF-8 become U+FFFD, as they do in the peer whose plugins we run.
     let text = String::from_utf8_lossy(stdout);
     // serde would take an array for a struct, field by field.
@@ -247,17 +285,40 @@ fn decode(stdout: &[u8]) -> Result<Success, Failure> {
             "trailing data after the response: {rest:?}"
         )));
     }
-    judge(wire)
+    Ok(wire)
 }
 
-fn judge(wire: Wire) -> Result<Success, Failure> {
+/// What a response is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// All that a call says. Its result is needed.
+    Answer,
+    /// A line of a service.
+    Line,
+}
+
+impl Form {
+    const fn max_events(self) -> usize {
+        match self {
+            Self::Answer => MAX_EVENTS,
+            Self::Line => MAX_LINE_EVENTS,
+        }
+    }
+}
+
+fn judge(wire: Wire, form: Form) -> Result<Success, Failure> {
     let logs = logs(wire.logs.unwrap_or_default());
     match wire.status.as_deref() {
         Some("ok") => {
             let result = wire.result.filter(|result| !result.trim().is_empty());
-            let result = result
-                .ok_or_else(|| undecodable("status is ok, but result is missing or blank"))?;
-            let events = events(wire.events.unwrap_or_default(), &result)?;
+            let result = match (result, form) {
+                (Some(result), _) => result,
+                (None, Form::Line) => String::new(),
+                (None, Form::Answer) => {
+                    return Err(undecodable("status is ok, but result is missing or blank"));
+                }
+            };
+            let events = events(wire.events.unwrap_or_default(), &result, form.max_events())?;
             Ok(Success {
                 result,
                 events,
@@ -290,17 +351,29 @@ fn judge(wire: Wire) -> Result<Success, Failure> {
     }
 }
 
-fn events(wire: Vec<Object>, result: &str) -> Result<Vec<OutEvent>, Failure> {
-    if wire.len() > MAX_EVENTS {
+fn events(wire: Vec<Object>, result: &str, max: usize) -> Result<Vec<OutEvent>, Failure> {
+    if wire.len() > max {
         return Err(undecodable(format_args!(
-            "{} events; at most {MAX_EVENTS} are allowed",
+            "{} events; at most {max} are allowed",
             wire.len()
+        )));
+    }
+    let without = wire.iter().filter(|event| !has_result(event)).count();
+    if result.len().saturating_mul(without) > MAX_COPIED_BYTES {
+        return Err(undecodable(format_args!(
+            "{without} events without a result of their own, and a result of {} bytes for each: together at most {MAX_COPIED_BYTES} bytes are allowed",
+            result.len()
         )));
     }
     let event = |(nth, wire): (usize, Object)| {
         event(wire, result).map_err(|problem| undecodable(format_args!("events[{nth}]: {problem}")))
     };
     wire.into_iter().enumerate().map(event).collect()
+}
+
+fn has_result(event: &Object) -> bool {
+    let payload = event.get("payload").and_then(Value::as_object);
+    payload.is_some_and(|payload| payload.contains_key("result"))
 }
 
 fn event(mut wire: Object, result: &str) -> Result<OutEvent, String> {
@@ -315,7 +388,9 @@ fn event(mut wire: Object, result: &str) -> Result<OutEvent, String> {
             return Err("payload must be an object".to_owned());
         }
     };
-    payload.entry("result").or_insert_with(|| result.into());
+    if !result.is_empty() {
+        payload.entry("result").or_insert_with(|| result.into());
+    }
     let dedupe_key = text(wire.remove("dedupe_key"), "dedupe_key")?.filter(|key| !key.is_empty());
     Ok(OutEvent {
         event_type,

@@ -14,14 +14,36 @@ use crate::Error;
 
 const DAY: Duration = Duration::from_hours(24);
 const ROOT_VALIDITY: Duration = DAY.saturating_mul(365 * 20);
-const INTERMEDIATE_VALIDITY: Duration = DAY.saturating_mul(365 * 10);
+
+/// How long an intermediate is valid.
+pub const INTERMEDIATE_VALIDITY: Duration = DAY.saturating_mul(365 * 10);
 
 /// As PEM texts.
 pub(crate) struct Authority {
     pub(crate) root: String,
     pub(crate) root_key: Zeroizing<String>,
-    pub(crate) intermediate: String,
-    pub(crate) intermediate_key: Zeroizing<String>,
+    pub(crate) intermediate: Intermediate,
+}
+
+/// An intermediate CA, as PEM texts.
+pub struct Intermediate {
+    /// Its certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: Zeroizing<String>,
+}
+
+/// Makes an intermediate of `stack` under the root with this certificate and key (PEM).
+pub fn intermediate(
+    stack: &StackId,
+    root: &str,
+    root_key: &str,
+    validity: Duration,
+    now: Timestamp,
+) -> Result<Intermediate, Error> {
+    let root_key = KeyPair::from_pem(root_key).map_err(Error::Certificate)?;
+    let issuer = Issuer::from_ca_cert_pem(root, root_key).map_err(Error::Certificate)?;
+    signed(stack, &issuer, validity, now)
 }
 
 pub(crate) fn make(stack: &StackId, now: Timestamp) -> Result<Authority, Error> {
@@ -30,22 +52,27 @@ pub(crate) fn make(stack: &StackId, now: Timestamp) -> Result<Authority, Error> 
     let root_certificate = root.self_signed(&root_key).map_err(Error::Certificate)?;
     let root_key_pem = Zeroizing::new(root_key.serialize_pem());
     let issuer = Issuer::new(root, root_key);
-
-    let intermediate_key = KeyPair::generate().map_err(Error::Certificate)?;
-    let intermediate = params(
-        &format!("Bailey intermediate of {stack}"),
-        0,
-        now,
-        INTERMEDIATE_VALIDITY,
-    );
-    let intermediate = intermediate
-        .signed_by(&intermediate_key, &issuer)
-        .map_err(Error::Certificate)?;
     Ok(Authority {
         root: root_certificate.pem(),
         root_key: root_key_pem,
-        intermediate: intermediate.pem(),
-        intermediate_key: Zeroizing::new(intermediate_key.serialize_pem()),
+        intermediate: signed(stack, &issuer, INTERMEDIATE_VALIDITY, now)?,
+    })
+}
+
+fn signed(
+    stack: &StackId,
+    root: &Issuer<'_, KeyPair>,
+    validity: Duration,
+    now: Timestamp,
+) -> Result<Intermediate, Error> {
+    let key = KeyPair::generate().map_err(Error::Certificate)?;
+    let certificate = params(&format!("Bailey intermediate of {stack}"), 0, now, validity);
+    let certificate = certificate
+        .signed_by(&key, root)
+        .map_err(Error::Certificate)?;
+    Ok(Intermediate {
+        certificate: certificate.pem(),
+        key: Zeroizing::new(key.serialize_pem()),
     })
 }
 

@@ -76,7 +76,7 @@ pub fn survey(config_dir: &Path, secrets_dir: &Path) -> Survey {
     }
 }
 
-fn path(config_dir: &Path, secrets_dir: &Path, name: &str, mode: Mode) -> PathBuf {
+pub(crate) fn path(config_dir: &Path, secrets_dir: &Path, name: &str, mode: Mode) -> PathBuf {
     match mode {
         Mode::Secret => secrets_dir.join(name),
         Mode::Public => config_dir.join(name),
@@ -85,7 +85,14 @@ fn path(config_dir: &Path, secrets_dir: &Path, name: &str, mode: Mode) -> PathBu
 
 /// One run at a time, for as long as it lives.
 pub(crate) struct Lock {
-    _dir: File,
+    dir: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would do, but for a child that was being started just now: it has the same open file until it is another program.
+        let _ = self.dir.unlock();
+    }
 }
 
 /// Locks the folders for one run and clears what an interrupted one left.
@@ -93,14 +100,7 @@ pub(crate) fn begin(config_dir: &Path, secrets_dir: &Path) -> Result<Lock, Error
     // The operator's own token lies in `secrets_dir`: others may pass through it, but not look around.
     make_dir(secrets_dir, 0o711)?;
     make_dir(config_dir, 0o755)?;
-    // The lock is on the folder: it ends with this process, however that ends.
-    let lock = File::open(secrets_dir).map_err(|source| Error::Io {
-        doing: "opening",
-        path: secrets_dir.to_owned(),
-        source,
-    })?;
-    lock.try_lock()
-        .map_err(|_| Error::Busy(secrets_dir.to_owned()))?;
+    let lock = lock(secrets_dir)?;
     let found = survey(config_dir, secrets_dir);
     if !found.unfinished && !found.existing.is_empty() {
         return Err(Error::Exists(found.existing));
@@ -121,7 +121,20 @@ pub(crate) fn begin(config_dir: &Path, secrets_dir: &Path) -> Result<Lock, Error
         })?;
     sync_dir(secrets_dir)?;
     remove(&found.existing)?;
-    Ok(Lock { _dir: lock })
+    Ok(lock)
+}
+
+/// Keeps other runs out.
+pub(crate) fn lock(secrets_dir: &Path) -> Result<Lock, Error> {
+    // The lock is on the folder: it ends with this process, however that ends.
+    let lock = File::open(secrets_dir).map_err(|source| Error::Io {
+        doing: "opening",
+        path: secrets_dir.to_owned(),
+        source,
+    })?;
+    lock.try_lock()
+        .map_err(|_| Error::Busy(secrets_dir.to_owned()))?;
+    Ok(Lock { dir: lock })
 }
 
 /// Writes all drafts, or removes what it wrote. The marker goes last.
@@ -159,7 +172,7 @@ fn write_all(config_dir: &Path, secrets_dir: &Path, drafts: &[Draft]) -> Result<
     sync_dir(secrets_dir)
 }
 
-fn create(path: &Path, draft: &Draft) -> std::io::Result<()> {
+pub(crate) fn create(path: &Path, draft: &Draft) -> std::io::Result<()> {
     let mode = match draft.mode {
         Mode::Secret => 0o400,
         Mode::Public => 0o444,
@@ -196,7 +209,7 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
     }
 }
 
-fn sync_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     synced.map_err(|source| Error::Io {
         doing: "syncing the folder",

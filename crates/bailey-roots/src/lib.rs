@@ -2,6 +2,7 @@
 
 mod certificates;
 mod files;
+mod new_root;
 mod owners;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,11 @@ use zeroize::Zeroizing;
 
 use crate::files::{Draft, Mode};
 
+pub use certificates::{INTERMEDIATE_VALIDITY, Intermediate, intermediate};
 pub use files::{Survey, survey};
+pub use new_root::{
+    finish as finish_new_root, is_begun as is_new_root_begun, make as make_new_root,
+};
 pub use owners::own;
 
 /// Why the roots of trust were not made.
@@ -44,6 +49,17 @@ pub enum Error {
     /// A key could not be sealed.
     #[error("sealing the keys of the certificate authority")]
     Seal(#[source] SealError),
+    /// The roots of trust that are to be changed are not all there.
+    #[error("these are missing: {}; a new root is made only for a stack that has everything else", list(.0))]
+    Missing(Vec<PathBuf>),
+    /// What should take its place as a root of trust was put there by somebody else.
+    #[error(
+        "{0} was not made by `bailey pki new-root`: nothing was replaced by it; remove it, and see who put it there"
+    )]
+    Foreign(PathBuf),
+    /// `trust.json` cannot be used.
+    #[error(transparent)]
+    Trust(#[from] bailey_trust::TrustFileError),
     /// `trust.json` could not be written as JSON.
     #[error("writing trust.json")]
     Json(#[source] serde_json::Error),
@@ -74,8 +90,11 @@ fn drafts(stack: &StackId, now: Timestamp) -> Result<Vec<Draft>, Error> {
     let mut drafts = vec![
         Draft::secret("age.key", vault.to_file_text().as_bytes()),
         Draft::secret("root-ca.key.age", &seal(&authority.root_key)?),
-        Draft::secret("intermediate.key.age", &seal(&authority.intermediate_key)?),
-        Draft::secret("intermediate.pem", authority.intermediate.as_bytes()),
+        Draft::secret("intermediate.key.age", &seal(&authority.intermediate.key)?),
+        Draft::secret(
+            "intermediate.pem",
+            authority.intermediate.certificate.as_bytes(),
+        ),
         Draft::secret(
             "sealing-socket-proxy",
             socket_proxy.to_file_text().as_bytes(),
@@ -116,10 +135,14 @@ fn drafts(stack: &StackId, now: Timestamp) -> Result<Vec<Draft>, Error> {
         vault: vault.recipient(),
         enrolment,
     };
-    let mut text = serde_json::to_vec_pretty(&trust).map_err(Error::Json)?;
-    text.push(b'\n');
-    drafts.push(Draft::public("trust.json", &text));
+    drafts.push(Draft::public("trust.json", &trust_text(&trust)?));
     Ok(drafts)
+}
+
+fn trust_text(trust: &TrustFile) -> Result<Vec<u8>, Error> {
+    let mut text = serde_json::to_vec_pretty(trust).map_err(Error::Json)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// The name of the file with the enrolment secret of `service`: 32 bytes, base64, one line.

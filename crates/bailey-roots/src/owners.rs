@@ -29,8 +29,8 @@ pub fn own(config_dir: &Path, secrets_dir: &Path) -> Result<(), Error> {
 fn secret_owners() -> Vec<(String, u32)> {
     let mut owners = vec![
         ("age.key".to_owned(), Service::Broker.uid()),
-        // Nobody's: root opens it when the intermediate must be replaced.
-        ("root-ca.key.age".to_owned(), 0),
+        // Opened only while a new intermediate is made.
+        ("root-ca.key.age".to_owned(), Service::Broker.uid()),
         ("intermediate.key.age".to_owned(), Service::Broker.uid()),
         ("intermediate.pem".to_owned(), Service::Broker.uid()),
         (

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailey_mesh::{Authority, Identity, Mesh};
+use bailey_roots::Intermediate;
 use bailey_service::{Context, Settings};
 use bailey_trust::{Lock, SealingKey, SigningKey, TrustFile, sign};
 use bailey_types::{Clock, Service, StackId};
@@ -107,6 +108,24 @@ impl TestStack {
     /// The intermediate CA.
     pub fn authority(&self) -> Arc<Authority> {
         Arc::clone(&self.authority)
+    }
+
+    /// Another intermediate under the same root.
+    pub fn another_intermediate(&self, validity: Duration) -> Intermediate {
+        let sealed = fs::read(self.secrets_dir().join("root-ca.key.age")).unwrap();
+        let key = self.vault_key().open(&sealed, 4096).unwrap();
+        let (stack, root) = (&self.trust.stack, &self.trust.root_ca_pem);
+        let key = std::str::from_utf8(&key).unwrap();
+        bailey_roots::intermediate(stack, root, key, validity, Clock::system().now()).unwrap()
+    }
+
+    /// Makes a new root CA, as `bailey pki new-root` does. Contexts that are made from now on know it.
+    pub fn new_root(&mut self) {
+        let (config, secrets) = (self.config_dir(), self.secrets_dir());
+        bailey_roots::make_new_root(&config, &secrets, Clock::system().now()).unwrap();
+        self.trust = TrustFile::read(&config.join("trust.json")).unwrap();
+        let authority = Authority::read(&self.trust, &secrets, &self.vault_key()).unwrap();
+        self.authority = Arc::new(authority);
     }
 
     /// The key that `service` (broker, policy, audit or scheduler) signs with.

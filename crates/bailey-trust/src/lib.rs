@@ -4,7 +4,9 @@ mod keys;
 mod lock;
 pub mod rating;
 pub mod seal;
+mod service;
 pub mod source;
+mod state;
 mod statement;
 pub mod strict_json;
 mod trust_file;
@@ -15,8 +17,10 @@ pub use lock::{
     Walls,
 };
 pub use rating::rating;
-pub use seal::{SealError, SealingKey, SealingRecipient};
+pub use seal::{SealError, SealingKey, SealingRecipient, seal_to};
+pub use service::{MAX_SERVICES, SERVE, ServiceTerms};
 pub use source::{Loaded, LockSource, LockSourceError};
+pub use state::{StateLimit, TooMuch};
 pub use statement::{
     Asked, Decision, DecisionOrigin, Origin, PoolGrant, Statement, StatementError, Ticket,
     UNTRUSTED, Verified, sign, verify,

@@ -11,6 +11,8 @@ use bailey_plugin::{Limits, Manifest};
 use bailey_types::{AccountName, Blake3, ImageId, PluginName, Serial, StackId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::service::ServiceTerms;
+use crate::state::StateLimit;
 use crate::statement::Statement;
 
 /// The signed lock.
@@ -63,6 +65,13 @@ impl LockedPlugin {
             Mode::Credentialed { uid, gid } => (uid, gid),
             Mode::Confined | Mode::Unconfined => (self.uid, self.uid),
         }
+    }
+
+    /// How much it may keep between calls; `None` where it keeps nothing, or the operator wants no walls.
+    pub fn quota(&self) -> Option<StateLimit> {
+        let proposed = &self.proposed;
+        (proposed.state != StateKind::None && proposed.walls.mode != Mode::Unconfined)
+            .then_some(proposed.walls.state_limit)
     }
 }
 
@@ -124,6 +133,10 @@ pub struct Walls {
     pub untrusted: Option<Limits>,
     /// Bounds of what it may send and receive.
     pub egress_limits: EgressLimits,
+    /// How much it may keep between calls.
+    pub state_limit: StateLimit,
+    /// How one of its cells lasts; unset: each serves one call.
+    pub service: Option<ServiceTerms>,
 }
 
 /// What an account's plugins are to the host (design, section 3).

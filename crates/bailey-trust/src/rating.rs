@@ -41,6 +41,12 @@ pub fn rating(plugin: &LockedPlugin, facts: &Facts) -> Rating {
             "keeps HOME between calls: one poisoned call can own the later ones",
         )),
     }
+    if plugin.proposed.walls.service.is_some() {
+        reasons.push(costs(
+            0,
+            "runs all the time: what it is given stays with it until it is started again",
+        ));
+    }
     if facts.drifted {
         reasons.push(costs(
             2,

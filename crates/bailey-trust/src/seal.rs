@@ -1,4 +1,4 @@
-//! Sealing bytes to one reader, as age files (https://age-encryption.org/v1): X25519 recipients only.
+//! Sealing bytes to their readers, as age files (https://age-encryption.org/v1): X25519 recipients only.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -34,8 +34,8 @@ pub enum SealError {
     TooLarge(usize),
 }
 
-/// The public half: `age1…`.
-#[derive(Clone)]
+/// The public half: `age1…`. Ordered as its text is.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SealingRecipient(age::x25519::Recipient);
 
 /// The private half: `AGE-SECRET-KEY-1…`, in a file of its own.
@@ -54,12 +54,16 @@ impl SealingKey {
             path: path.to_owned(),
             source,
         })?;
-        let text = Zeroizing::new(text);
+        Self::parse(&Zeroizing::new(text), &path.display().to_string())
+    }
+
+    /// Reads the text of an age identity file; `source` says in errors where it came from.
+    pub fn parse(text: &str, source: &str) -> Result<Self, SealError> {
         let mut keys = text
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let bad = |why: &str| SealError::BadKey(format!("{} {why}", path.display()));
+        let bad = |why: &str| SealError::BadKey(format!("{source} {why}"));
         let key = keys
             .next()
             .ok_or_else(|| bad("is empty; an age identity (AGE-SECRET-KEY-1…) is needed"))?;
@@ -74,11 +78,14 @@ impl SealingKey {
     /// What [`SealingKey::read`] and the standard `age` tool read.
     pub fn to_file_text(&self) -> Zeroizing<String> {
         let key = self.0.to_string();
-        Zeroizing::new(format!(
-            "# public key: {}\n{}\n",
-            self.0.to_public(),
-            key.expose_secret()
-        ))
+        // Large enough from the start: a string that grows leaves its old memory as it was.
+        let mut text = Zeroizing::new(String::with_capacity(256));
+        text.push_str("# public key: ");
+        text.push_str(&self.0.to_public().to_string());
+        text.push('\n');
+        text.push_str(key.expose_secret());
+        text.push('\n');
+        text
     }
 
     /// The public half.
@@ -94,7 +101,9 @@ impl SealingKey {
         let reader = decryptor
             .decrypt(std::iter::once(identity))
             .map_err(|e| open(e.to_string()))?;
-        let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len().min(limit_bytes)));
+        // One more than the limit, so that what is too long is found without growing.
+        let room = sealed.len().min(limit_bytes.saturating_add(1));
+        let mut plain = Zeroizing::new(Vec::with_capacity(room));
         let limit = u64::try_from(limit_bytes)
             .unwrap_or(u64::MAX)
             .saturating_add(1);
@@ -140,10 +149,27 @@ pub fn seal_to(recipients: &[SealingRecipient], plain: &[u8]) -> Result<Vec<u8>,
     Ok(sealed)
 }
 
+impl Ord for SealingRecipient {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.to_string().cmp(&other.0.to_string())
+    }
+}
+
+impl PartialOrd for SealingRecipient {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl FromStr for SealingRecipient {
     type Err = SealError;
 
     fn from_str(text: &str) -> Result<Self, SealError> {
+        // Somebody who takes the wrong half must not find it in an error's text, and so in a log.
+        if text.to_ascii_uppercase().contains("SECRET") {
+            let why = "a private key was given where the public one (age1…) belongs".to_owned();
+            return Err(SealError::BadKey(why));
+        }
         text.parse()
             .map(Self)
             .map_err(|e| SealError::BadKey(format!("{text:?} is not an age recipient: {e}")))
@@ -205,6 +231,27 @@ mod tests {
             Err(SealError::TooLarge(100))
         ));
         assert_eq!(key.open(&sealed, 101).unwrap().len(), 101);
+    }
+
+    #[test]
+    fn each_of_several_readers_opens_it_alone() {
+        let (key, paper, other) = (
+            SealingKey::generate(),
+            SealingKey::generate(),
+            SealingKey::generate(),
+        );
+        let sealed = seal_to(&[key.recipient(), paper.recipient()], b"hunter2").unwrap();
+        assert_eq!(*key.open(&sealed, 100).unwrap(), b"hunter2");
+        assert_eq!(*paper.open(&sealed, 100).unwrap(), b"hunter2");
+        assert!(other.open(&sealed, 100).is_err());
+    }
+
+    #[test]
+    fn a_private_key_in_the_wrong_place_is_not_quoted() {
+        let text = SealingKey::generate().to_file_text();
+        let secret = text.lines().last().unwrap();
+        let refused = secret.parse::<SealingRecipient>().unwrap_err().to_string();
+        assert!(!refused.contains(&secret[20..30]), "{refused}");
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub fn verify<S: Statement>(
 pub struct Origin {
     /// Its identity.
     pub id: OriginId,
-    /// "token:<name>" or "schedule:<plugin>:<id>".
+    /// "token:<name>", "schedule:<plugin>:<id>" or "service:<plugin>".
     pub principal: String,
     /// What was asked.
     pub asked: Asked,

@@ -1,11 +1,17 @@
 //! The command line.
 
+pub(crate) mod custody;
+pub(crate) mod pki;
+pub(crate) mod vault;
+
 use std::path::PathBuf;
 
-use bailey_types::{EventType, PluginName, PrincipalName, SecretName, StackId, TokenName};
+use bailey_types::{EventType, PluginName, StackId};
 use bailey_yaml::Span;
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::pki::PkiVerb;
+use crate::cli::vault::{TokenVerb, VaultVerb};
 use crate::host_paths::Resolved;
 
 const EXAMPLES: &str = "\
@@ -94,10 +100,15 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: VaultVerb,
     },
-    /// Make API tokens
+    /// Make, list and revoke API tokens
     Token {
         #[command(subcommand)]
         verb: TokenVerb,
+    },
+    /// Look after the stack's own certificates
+    Pki {
+        #[command(subcommand)]
+        verb: PkiVerb,
     },
     /// Check, show and lock the configuration
     Config {
@@ -166,6 +177,8 @@ pub(crate) enum PluginVerb {
     Lock(LockArgs),
     /// Let cells of a quarantined plugin be kept ready again, after what made them end is mended
     Clear(ShowArgs),
+    /// Start a plugin that runs as a service again, e.g. after a secret of it was changed
+    Restart(ShowArgs),
 }
 
 #[derive(Debug, Args)]
@@ -262,58 +275,6 @@ pub(crate) struct EmitArgs {
     /// Events with the same key are one event
     #[arg(long, value_name = "KEY")]
     pub(crate) dedupe_key: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum VaultVerb {
-    /// Make the vault, once; the admin token goes into --admin-token-file
-    Init,
-    /// Keep a secret, and say who gets it. The value comes by standard input or a prompt
-    #[command(
-        after_help = "Examples:\n  bailey vault set api_key --grant fetch < key.txt\n  bailey vault set api_key --grant fetch --grant echo --grants-only"
-    )]
-    Set(SetArgs),
-    /// List names, grants and tokens; never a value
-    List,
-    /// Show whether the vault is open
-    Status,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SetArgs {
-    /// The secret
-    pub(crate) name: SecretName,
-    /// Who may have it: the name of a plugin, or its `vault_principal`
-    #[arg(long = "grant", value_name = "PRINCIPAL")]
-    pub(crate) grants: Vec<PrincipalName>,
-    /// Of an existing secret: change who may have it, not its value; nobody, if no --grant is given
-    #[arg(long)]
-    pub(crate) grants_only: bool,
-    /// For people
-    #[arg(long, default_value = "")]
-    pub(crate) description: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenVerb {
-    /// Make an API token; it is shown once
-    #[command(
-        after_help = "Example:\n  bailey token create --name phone --scope events:rw --scope jobs:ro --out phone.token"
-    )]
-    Create(TokenArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokenArgs {
-    /// Its name
-    #[arg(long)]
-    pub(crate) name: TokenName,
-    /// What it may do, e.g. plugin:rw, plugin:ro, jobs:ro, events:rw, system:ro, or * for everything
-    #[arg(long = "scope", required = true, value_name = "SCOPE")]
-    pub(crate) scopes: Vec<String>,
-    /// File to write it to, readable by its owner only; `-` prints it, as without this flag
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,10 +2,12 @@
 
 mod audit;
 mod config;
+mod custody;
 mod event;
 mod init;
 mod job;
 mod payload;
+mod pki;
 mod plugin;
 mod status;
 mod token;
@@ -13,9 +15,8 @@ mod vault;
 
 use clap::CommandFactory as _;
 
-use crate::cli::{
-    AuditVerb, Cli, ConfigVerb, EventVerb, JobVerb, PluginVerb, TokenVerb, VaultVerb, Verb,
-};
+use crate::cli::vault::TokenVerb;
+use crate::cli::{AuditVerb, Cli, ConfigVerb, EventVerb, JobVerb, PluginVerb, Verb};
 use crate::home::Home;
 use crate::lock;
 use crate::output::{Done, Out};
@@ -39,6 +40,9 @@ pub(crate) async fn run(home: &Home, verb: Verb, out: &mut Out) -> anyhow::Resul
         Verb::Plugin {
             verb: PluginVerb::Clear(args),
         } => plugin::clear(home, &args, out).await,
+        Verb::Plugin {
+            verb: PluginVerb::Restart(args),
+        } => plugin::restart(home, &args, out).await,
         Verb::Job {
             verb: JobVerb::List(args),
         } => job::list(home, &args, out).await,
@@ -51,21 +55,17 @@ pub(crate) async fn run(home: &Home, verb: Verb, out: &mut Out) -> anyhow::Resul
         Verb::Event {
             verb: EventVerb::Emit(args),
         } => event::emit(home, &args, out).await,
-        Verb::Vault {
-            verb: VaultVerb::Init,
-        } => vault::init(home, out).await,
-        Verb::Vault {
-            verb: VaultVerb::Set(args),
-        } => vault::set(home, args, out).await,
-        Verb::Vault {
-            verb: VaultVerb::List,
-        } => vault::list(home, out).await,
-        Verb::Vault {
-            verb: VaultVerb::Status,
-        } => vault::status(home, out).await,
+        Verb::Vault { verb } => Box::pin(vault::run(home, verb, out)).await,
         Verb::Token {
             verb: TokenVerb::Create(args),
         } => token::create(home, args, out).await,
+        Verb::Token {
+            verb: TokenVerb::List,
+        } => token::list(home, out).await,
+        Verb::Token {
+            verb: TokenVerb::Revoke(args),
+        } => token::revoke(home, &args, out).await,
+        Verb::Pki { verb } => pki::run(home, &verb, out).await,
         Verb::Config {
             verb: ConfigVerb::Check,
         } => config::check(home, out),

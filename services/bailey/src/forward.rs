@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,12 +21,75 @@ const ANOTHER_PROJECT: [&str; 4] = [
     "COMPOSE_ENV_FILES",
 ];
 
-/// Runs `args` in the container, with this terminal. With `file`, what it prints goes there, readable by its owner only.
+/// Runs `args` in the one-shot container `container`, with this terminal. With `file`, what it prints goes there, readable by its owner only.
 pub(crate) fn to_container(
     home: &Home,
+    container: &str,
     args: Vec<OsString>,
     file: Option<&Path>,
 ) -> anyhow::Result<Done> {
+    let mut command = one_shot(home)?;
+    // A terminal at one end only would eat input or add carriage returns to output.
+    let terminal =
+        std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && file.is_none();
+    if !terminal {
+        command.arg("--no-TTY");
+    }
+    command
+        .arg(container)
+        .args(inner_args(args, file.is_some()));
+    let written = file.map(create).transpose()?;
+    if let Some(written) = written {
+        command.stdout(Stdio::from(written));
+    }
+    let status = command.status().map_err(|e| not_started(container, &e))?;
+    match (status.code(), file) {
+        (Some(0), _) => Ok(Done::Well),
+        (code, Some(file)) => {
+            // An empty token file would only mislead later.
+            fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
+            refused(code)
+        }
+        (code, None) => refused(code),
+    }
+}
+
+/// Runs a verb that the broker's own binary has, in the container `custody`; `input` is what the verb reads.
+pub(crate) fn to_custody(home: &Home, args: &[&str], input: &[u8]) -> anyhow::Result<Done> {
+    let args = std::iter::once("custody").chain(args.iter().copied());
+    with_input(home, "custody", args.map(OsString::from), input)
+}
+
+/// Runs `args` in the one-shot container `container`; `input` is what they read.
+pub(crate) fn with_input(
+    home: &Home,
+    container: &str,
+    args: impl IntoIterator<Item = OsString>,
+    input: &[u8],
+) -> anyhow::Result<Done> {
+    let mut command = one_shot(home)?;
+    command.args(["--no-TTY", container]).args(args);
+    let spawned = command.stdin(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|e| not_started(container, &e))?;
+    let mut stdin = child.stdin.take().context("no way into the container")?;
+    match stdin.write_all(input) {
+        // A verb that refuses at once reads nothing: what it says is shown.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => {
+            written.with_context(|| format!("writing to the container `{container}`"))?;
+        }
+    }
+    drop(stdin);
+    let waited = child.wait();
+    let status = waited.with_context(|| format!("waiting for the container `{container}`"))?;
+    match status.code() {
+        Some(0) => Ok(Done::Well),
+        code => refused(code),
+    }
+}
+
+/// `docker compose run` for the stack of this folder, up to where the container's name belongs.
+fn one_shot(home: &Home) -> anyhow::Result<Command> {
     let compose = home.compose_file().ok_or_else(|| {
         let folder = home.dir().display();
         Misconfigured(format!("this needs the stack's compose.yaml, which is not in {folder}; say where with --compose or --home"))
@@ -58,36 +121,18 @@ pub(crate) fn to_container(
         command.env("DOCKER_HOST", format!("unix://{socket}"));
     }
     command.args(["run", "--rm", "--quiet-pull"]);
-    // A terminal at one end only would eat input or add carriage returns to output.
-    let terminal =
-        std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && file.is_none();
-    if !terminal {
-        command.arg("--no-TTY");
-    }
-    command.arg("cli").args(inner_args(args, file.is_some()));
-    let written = file.map(create).transpose()?;
-    if let Some(written) = written {
-        command.stdout(Stdio::from(written));
-    }
-    let status = command.status().map_err(|e| {
-        let hint = if e.kind() == std::io::ErrorKind::NotFound {
-            "; is Docker installed?"
-        } else {
-            ""
-        };
-        anyhow::anyhow!(
-            "this runs in the container `cli`, but docker could not be started ({e}){hint}"
-        )
-    })?;
-    match (status.code(), file) {
-        (Some(0), _) => Ok(Done::Well),
-        (code, Some(file)) => {
-            // An empty token file would only mislead later.
-            fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
-            refused(code)
-        }
-        (code, None) => refused(code),
-    }
+    Ok(command)
+}
+
+fn not_started(container: &str, error: &std::io::Error) -> anyhow::Error {
+    let hint = if error.kind() == std::io::ErrorKind::NotFound {
+        "; is Docker installed?"
+    } else {
+        ""
+    };
+    anyhow::anyhow!(
+        "this runs in the container `{container}`, but docker could not be started ({error}){hint}"
+    )
 }
 
 fn refused(code: Option<i32>) -> anyhow::Result<Done> {

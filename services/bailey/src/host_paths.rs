@@ -108,6 +108,7 @@ fn meant(home: &Home, verb: &Verb) -> anyhow::Result<Option<Config>> {
         | Verb::Event { .. }
         | Verb::Vault { .. }
         | Verb::Token { .. }
+        | Verb::Pki { .. }
         | Verb::Audit { .. }
         | Verb::Completions { .. } => Ok(None),
     }

@@ -69,7 +69,7 @@ fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
     if !home.is_inside() && cli.verb.needs_sockets() {
         let mut args = args;
         args.extend(host_paths::arguments(&home, &cli.verb)?);
-        return forward::to_container(&home, args, cli.verb.host_file());
+        return forward::to_container(&home, cli.verb.container(), args, cli.verb.host_file());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,9 +80,18 @@ fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
 impl Verb {
     /// Whether it can only be done inside of the one-shot container.
     fn needs_sockets(&self) -> bool {
+        use crate::cli::vault::VaultVerb;
         use crate::cli::{AuditVerb, ConfigVerb, PluginVerb};
         match self {
-            Self::Vault { .. } | Self::Token { .. } => true,
+            Self::Vault {
+                verb: VaultVerb::Custody(verb),
+            } => !verb.is_offline(),
+            Self::Vault {
+                verb: VaultVerb::Audit(args),
+            } => args.dir.is_none(),
+            // An import reads its file on the host, and then goes there by itself.
+            Self::Vault { verb } => !matches!(verb, VaultVerb::Import(_)),
+            Self::Token { .. } | Self::Pki { .. } => true,
             Self::Plugin { verb } => matches!(verb, PluginVerb::Lock(_) | PluginVerb::Show(_)),
             Self::Config { verb } => matches!(verb, ConfigVerb::Lock(_)),
             // Without a copy of the log, the log is where only that container sees it.
@@ -97,10 +106,36 @@ impl Verb {
         }
     }
 
+    /// The one-shot container that it is done in.
+    fn container(&self) -> &'static str {
+        use crate::cli::pki::PkiVerb;
+        match self {
+            // It changes secrets, and gives each to its one reader.
+            Self::Pki {
+                verb: PkiVerb::NewRoot(_),
+            } => "init",
+            Self::Init(_)
+            | Self::Status(_)
+            | Self::Plugin { .. }
+            | Self::Job { .. }
+            | Self::Event { .. }
+            | Self::Vault { .. }
+            | Self::Token { .. }
+            | Self::Pki { .. }
+            | Self::Config { .. }
+            | Self::Audit { .. }
+            | Self::Completions { .. } => "cli",
+        }
+    }
+
     /// The file on the host that the container's output belongs into.
     fn host_file(&self) -> Option<&std::path::Path> {
-        use crate::cli::TokenVerb;
+        use crate::cli::custody::CustodyVerb;
+        use crate::cli::vault::{TokenVerb, VaultVerb};
         match self {
+            Self::Vault {
+                verb: VaultVerb::Custody(CustodyVerb::Export(args)),
+            } => args.out.as_deref(),
             Self::Token {
                 verb: TokenVerb::Create(args),
             } => args.out.as_deref().filter(|out| out.as_os_str() != "-"),
@@ -110,6 +145,8 @@ impl Verb {
             | Self::Job { .. }
             | Self::Event { .. }
             | Self::Vault { .. }
+            | Self::Token { .. }
+            | Self::Pki { .. }
             | Self::Config { .. }
             | Self::Audit { .. }
             | Self::Completions { .. } => None,

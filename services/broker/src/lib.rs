@@ -1,9 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod age_key;
+pub mod custody;
+mod durable;
+#[cfg(test)]
+mod faults;
+mod issuer;
 mod limiter;
 mod lock;
 mod manage;
+mod operation;
+mod posture;
 mod presence;
 mod record;
 mod rpc;
@@ -15,18 +22,26 @@ mod token;
 mod vault;
 mod witness;
 
+use std::alloc::System;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bailey_error::Chain;
-use bailey_mesh::{Authority, Mesh};
+use bailey_mesh::Mesh;
 use bailey_service::Context;
 use bailey_types::Service;
+use zeroizing_alloc::ZeroAlloc;
 
+use crate::issuer::{Issuer, Keeper};
 use crate::manage::Gate;
 use crate::state::State;
+
+/// Whatever is freed is wiped: not only the values and buffers that wipe themselves, but every copy that a parser, a cipher or a connection
+/// made on the way.
+#[global_allocator]
+static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// How often the broker looks whether what was missing is there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -61,15 +76,17 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
 
 /// Serves the mesh as soon as the age key opens the intermediate.
 async fn join(ctx: Context, state: Arc<State>, enrol: SocketAddr) -> anyhow::Result<()> {
-    let Some(authority) = unsealed(&ctx).await else {
+    let Some(keeper) = unsealed(&ctx, &state).await else {
         return Ok(());
     };
-    let authority = Arc::new(authority);
+    let authority = keeper.authority();
     let mesh = Mesh::with_authority(&ctx, Arc::clone(&authority), state.lifetime)?;
     // Both ports are bound before either is served.
     let listener = bailey_mesh::bind(ctx.settings.listen).context("binding the mesh port")?;
     let strangers = bailey_mesh::bind(enrol).context("binding the enrolment port")?;
     state.records.open(mesh.auditor());
+    let issuer = Issuer::new(keeper, mesh.clone(), state.lifetime);
+    anyhow::ensure!(state.issuer.set(issuer).is_ok(), "joined the mesh twice");
     let (routes, door) = (rpc::mesh(&state, &authority), (ctx.clone(), mesh.clone()));
     ctx.spawn("mesh", async move {
         door.1.serve(&door.0, listener, routes).await
@@ -81,25 +98,25 @@ async fn join(ctx: Context, state: Arc<State>, enrol: SocketAddr) -> anyhow::Res
     ctx.spawn("enrolment", async move {
         door.1.serve_enrolment(&door.0, strangers, routes).await
     });
+    ctx.spawn("issuer", issuer::watch(ctx.clone(), Arc::clone(&state)));
     ctx.spawn("witness", witness::run(ctx.clone(), mesh, state));
     ctx.ready();
     Ok(())
 }
 
 /// The intermediate, once it can be opened; `None` if the service is told to stop before that.
-async fn unsealed(ctx: &Context) -> Option<Authority> {
-    let (settings, trust) = (&ctx.settings, &ctx.trust);
+async fn unsealed(ctx: &Context, state: &State) -> Option<Keeper> {
     loop {
-        let opened = age_key::read(&settings.secret_path("age.key"), &trust.vault);
-        let opened = opened.and_then(|key| {
-            Authority::read(trust, &settings.secrets_dir, &key).map_err(|e| Chain(&e).to_string())
-        });
-        match opened {
-            Ok(authority) => return Some(authority),
-            Err(reason) => ctx.degraded(format!("sealed, no certificates are issued: {reason}")),
+        match Keeper::open(&ctx.settings, &ctx.trust) {
+            Ok(keeper) => return Some(keeper),
+            Err(error) => {
+                let reason = Chain(&error);
+                ctx.degraded(format!("sealed, no certificates are issued: {reason}"));
+            }
         }
         tokio::select! {
             () = ctx.shutdown.cancelled() => return None,
+            () = state.look.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
@@ -110,7 +127,9 @@ async fn watch(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
     let started = ctx.clock.now();
     let mut presence = ctx.presence();
     while !ctx.shutdown.is_cancelled() {
-        state.vault.unseal();
+        state.unseal();
+        record::unsealed(&state).await;
+        record::offline(&state).await;
         for (part, trouble) in state.troubles() {
             ctx.trouble(part, trouble);
         }

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use bailey_error::{Classify, Kind};
 use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
-    Lock, LockProposal, LockedPlugin, ProposedPlugin, SigningKey, Statement as _, StatementError,
+    Lock, LockProposal, LockedPlugin, MAX_SERVICES, ProposedPlugin, SigningKey, Statement as _,
+    StatementError,
 };
 use bailey_types::{PluginName, Serial, StackId, Timestamp};
 
@@ -190,6 +191,13 @@ fn check_config(proposal: &LockProposal) -> Result<(), Error> {
         }
         walls::check(&config, plugin, proposed)
             .map_err(|why| Error::Config(format!("the plugin {name} {why}")))?;
+    }
+    let services = proposal.plugins.values();
+    let services = services.filter(|plugin| plugin.walls.service.is_some());
+    let services = services.count();
+    if services > MAX_SERVICES {
+        let why = format!("{services} services are proposed; at most {MAX_SERVICES} may be");
+        return Err(Error::Config(why));
     }
     match proposal
         .plugins

@@ -24,8 +24,11 @@ use crate::limiter::Limiter;
 use crate::state::State;
 use crate::token::{self, Bearer};
 
-/// The methods that need no admin token: before there is a vault there is none, and how the broker is may be asked by the CLI at any time.
-const OPEN: [&str; 2] = [
+/// The methods that need no admin token: before there is a vault there is none, while it is sealed none can be checked, and how the broker is
+/// may be asked by the CLI at any time.
+const OPEN: [&str; 4] = [
+    "/bailey.management.v1.PkiService/PkiStatus",
+    "/bailey.management.v1.CustodyService/Unseal",
     "/bailey.management.v1.VaultService/Init",
     "/bailey.management.v1.VaultService/Status",
 ];

@@ -1,8 +1,11 @@
 //! What the broker serves. Nothing here decides: it reads requests, asks the module that does, and has it recorded.
 
 mod certificate;
+mod custody;
 mod enrolment;
 mod lock;
+mod operation;
+mod pki;
 mod presence;
 mod ticket;
 mod token;
@@ -14,10 +17,13 @@ use bailey_mesh::Authority;
 use bailey_proto::broker::v1::certificate_service_server::CertificateServiceServer;
 use bailey_proto::broker::v1::enrolment_service_server::EnrolmentServiceServer;
 use bailey_proto::broker::v1::epoch_service_server::EpochServiceServer;
+use bailey_proto::broker::v1::operation_service_server::OperationServiceServer;
 use bailey_proto::broker::v1::presence_service_server::PresenceServiceServer;
 use bailey_proto::broker::v1::ticket_service_server::TicketServiceServer;
 use bailey_proto::broker::v1::token_service_server::TokenServiceServer;
+use bailey_proto::management::v1::custody_service_server::CustodyServiceServer;
 use bailey_proto::management::v1::lock_service_server::LockServiceServer;
+use bailey_proto::management::v1::pki_service_server::PkiServiceServer;
 use bailey_proto::management::v1::vault_service_server::VaultServiceServer;
 use tonic::service::Routes;
 
@@ -27,6 +33,10 @@ use crate::state::State;
 const SMALL: usize = 128 << 10;
 /// A request of 10 MiB, a decision of 1 MiB, and what frames them.
 const TICKET: usize = (11 << 20) + SMALL;
+/// A message of 10 MiB, and what is said of it.
+const MESSAGE: usize = (10 << 20) + SMALL;
+/// An import: 1000 secrets of 4 KiB, or fewer larger ones.
+const IMPORT: usize = 4 << 20;
 /// A lock proposal.
 const LOCK: usize = (16 << 20) + SMALL;
 
@@ -36,11 +46,13 @@ pub fn mesh(state: &Arc<State>, authority: &Arc<Authority>) -> Routes {
     let renewal = certificate::Renewal::new(Arc::clone(state), Arc::clone(authority));
     let renewal = CertificateServiceServer::new(renewal);
     let tokens = TokenServiceServer::new(token::Tokens::new(Arc::clone(state)));
+    let operations = OperationServiceServer::new(operation::Operations::new(Arc::clone(state)));
     let tickets = TicketServiceServer::new(ticket::Tickets::new(Arc::clone(state)));
     Routes::new(renewal.max_decoding_message_size(SMALL))
         .add_service(PresenceServiceServer::new(presence.clone()).max_decoding_message_size(SMALL))
         .add_service(EpochServiceServer::new(presence).max_decoding_message_size(SMALL))
         .add_service(tokens.max_decoding_message_size(SMALL))
+        .add_service(operations.max_decoding_message_size(MESSAGE))
         .add_service(tickets.max_decoding_message_size(TICKET))
 }
 
@@ -54,6 +66,10 @@ pub fn enrolment(state: &Arc<State>, authority: &Arc<Authority>) -> Routes {
 pub fn management(state: &Arc<State>) -> Routes {
     let vault = VaultServiceServer::new(vault::Vault::new(Arc::clone(state)));
     let lock = LockServiceServer::new(lock::Lock::new(Arc::clone(state)));
-    Routes::new(vault.max_decoding_message_size(SMALL))
+    let pki = PkiServiceServer::new(pki::Pki::new(Arc::clone(state)));
+    let custody = CustodyServiceServer::new(custody::Custody::new(Arc::clone(state)));
+    Routes::new(vault.max_decoding_message_size(IMPORT))
+        .add_service(custody.max_decoding_message_size(SMALL))
         .add_service(lock.max_decoding_message_size(LOCK))
+        .add_service(pki.max_decoding_message_size(SMALL))
 }

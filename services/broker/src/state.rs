@@ -1,7 +1,8 @@
 //! What the broker has in hand.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +12,9 @@ use bailey_trust::{LockSource, SigningKey, TrustFile};
 use bailey_types::{Clock, Serial, Service};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Notify;
 
+use crate::issuer::Issuer;
 use crate::lock::Notary;
 use crate::presence::Roll;
 use crate::record::Records;
@@ -33,6 +36,8 @@ pub struct State {
     pub lock: LockSource<Deliveries>,
     /// How every service is.
     pub roll: Roll,
+    /// Issues certificates, once the age key has opened the intermediate.
+    pub issuer: OnceLock<Issuer>,
     /// The way to the audit log.
     pub records: Records,
     /// Signs origins.
@@ -43,6 +48,10 @@ pub struct State {
     pub clock: Clock,
     /// How long a certificate is valid.
     pub lifetime: Duration,
+    /// Somebody says that what was missing is there.
+    pub look: Notify,
+    /// The vault was unsealed, and the audit log does not know yet: until the key was there, there was no way to it.
+    pub unsealed: AtomicBool,
 }
 
 impl State {
@@ -67,12 +76,23 @@ impl State {
             notary: Notary::new(trust.stack.clone(), key.clone()),
             lock,
             roll: Roll::default(),
+            issuer: OnceLock::new(),
             records: Records::default(),
             key,
             trust: Arc::clone(trust),
             clock: ctx.clock.clone(),
             lifetime,
+            look: Notify::new(),
+            unsealed: AtomicBool::new(false),
         })
+    }
+
+    /// Looks at the age key and the vault again. That a vault opened with it is for the audit log, whoever had it looked at.
+    pub fn unseal(&self) {
+        if self.vault.unseal() {
+            tracing::info!("the vault was unsealed");
+            self.unsealed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What is missing at the moment, by part, for the operator.

@@ -56,3 +56,16 @@ pub(crate) fn proposed(name: &str) -> ProposedPlugin {
         reset_state: false,
     }
 }
+
+/// A command of a manifest.
+pub(crate) fn command(name: &str) -> bailey_plugin::manifest::Command {
+    bailey_plugin::manifest::Command {
+        name: name.parse().unwrap(),
+        access: bailey_plugin::manifest::Access::Read,
+        description: String::new(),
+        idempotent: false,
+        retry_safe: false,
+        input_schema: None,
+        output_schema: None,
+    }
+}

@@ -4,6 +4,7 @@
 
 mod consumed;
 mod delivery;
+mod reference;
 mod refusal;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use zeroize::Zeroizing;
 pub use consumed::Consumed;
 #[cfg(test)]
 use delivery::Delivery;
-pub use delivery::{Deliveries, of_lock};
+pub use delivery::{Deliveries, missing, of_lock};
 pub use refusal::{Fields, Reason, Refused};
 
 use crate::vault::{Document, Nonce, WipingBuffer};
@@ -54,8 +55,16 @@ pub struct Made {
     pub ticket: Signed,
     /// Salt and final bytes, sealed to socket-proxy.
     pub sealed: Vec<u8>,
-    /// What the audit must have before the ticket leaves: names only.
+    /// What the audit must have, before the ticket leaves where it delivers a secret: names only.
     pub record: Fields,
+}
+
+impl Made {
+    /// Whether a secret leaves the vault with it.
+    pub fn delivers(&self) -> bool {
+        let secrets = self.record.get("secrets");
+        secrets.is_none_or(|secrets| secrets.as_array().is_none_or(|names| !names.is_empty()))
+    }
 }
 
 /// What makes tickets.
@@ -105,22 +114,29 @@ impl Office {
             check_seal(locked, &vault.nonce).map_err(refuse)?;
         }
         let delivered = if is_untrusted(&decision) {
-            delivery::of_untrusted(delivery)
+            delivery::of_untrusted(now.vault, delivery)
         } else {
             delivery::decide(now.vault, delivery)
         };
+        // Who was denied is known by now, and the audit is told.
+        let mut record = record.clone();
+        record.insert("principal".into(), json!(delivery.principal));
+        let refuse = |(reason, detail)| Refused {
+            reason,
+            detail,
+            record: record.clone(),
+        };
         let delivered = delivered.map_err(refuse)?;
-        self.consume(&decision, now.time).map_err(refuse)?;
         let salted = salted(asked.request, &delivered).map_err(refuse)?;
+        self.consume(&decision, now.time).map_err(refuse)?;
         let (ticket, sealed) = self
             .seal(&decision, asked, &salted, now.time)
             .map_err(refuse)?;
-        let mut record = record.clone();
-        record.insert("principal".into(), json!(delivery.principal));
         let names: Vec<_> = delivered.secrets.keys().collect();
         record.insert("secrets".into(), json!(names));
         if !delivered.withheld.is_empty() {
-            record.insert("secret_revoked".into(), json!(delivered.withheld));
+            let why = delivered.withheld_for.token();
+            record.insert(why.into(), json!(delivered.withheld));
         }
         Ok(Made {
             ticket,
@@ -268,6 +284,14 @@ fn salted(
     delivered: &delivery::Delivered<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let salt: [u8; SALT_BYTES] = rand::random();
+    let resolved;
+    let request = if delivered.config_refs.is_empty() {
+        request
+    } else {
+        resolved = reference::resolve(request, &delivered.config_refs)
+            .map_err(|e| (Reason::BadRequest, e.to_string()))?;
+        resolved.as_slice()
+    };
     let with_secrets;
     let last = if delivered.secrets.is_empty() {
         request

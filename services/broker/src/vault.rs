@@ -3,24 +3,29 @@
 //! Invariant: the plaintext is never on disk, and memory that held it is wiped. A vault that cannot be opened is *sealed*: the broker runs,
 //! says why, and gives nothing; it never goes on as if there were none.
 
+pub mod content;
 mod document;
-mod file;
+pub mod file;
+mod offline;
+mod recipients;
 mod refused;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bailey_error::{Chain, Classify, Kind};
-use bailey_trust::{SealError, SealingKey, SealingRecipient, TrustFile, strict_json};
+use bailey_trust::{SealError, SealingRecipient, TrustFile};
 use bailey_types::StackId;
 
 #[cfg(test)]
 pub use document::Principal;
 pub use document::{
-    Document, Grants, LockState, PrincipalKind, SetOutcome, SetSecret, Status, Uids,
+    Document, Imported, LockState, Pattern, PrincipalKind, Recipe, Secret, SetOutcome, SetSecret,
+    Status, Uids,
 };
 pub use file::FileError;
+pub use offline::{Deed, Offline};
 pub use refused::Refused;
 pub use value::{Nonce, Value, WipingBuffer};
 
@@ -86,29 +91,36 @@ pub enum State {
 /// The vault.
 #[derive(Debug)]
 pub struct Vault {
+    dir: PathBuf,
     key_path: PathBuf,
     stack: StackId,
     recipient: SealingRecipient,
     state: RwLock<State>,
     /// Held during a change; `state` is locked for the exchange only, so that readers never wait for the disk.
-    file: Mutex<VaultFile>,
+    /// `None`: the folder could not be taken yet, and the vault is sealed.
+    file: Mutex<Option<VaultFile>>,
 }
 
 impl Vault {
     /// Largest document, bytes.
     pub const PLAINTEXT_LIMIT_BYTES: usize = 24 << 20;
 
-    /// Opens the vault in `dir` with the key at `key_path`. Fails only if `dir` cannot be used at all.
+    /// Opens the vault in `dir` with the key at `key_path`. Whatever is wrong seals it, but for one thing: where another process is the
+    /// vault's writer, this one must not run.
     pub fn open(dir: &Path, key_path: &Path, trust: &TrustFile) -> Result<Self, FileError> {
-        let (file, blob) = VaultFile::open(dir)?;
         let vault = Self {
+            dir: dir.to_owned(),
             key_path: key_path.to_owned(),
             stack: trust.stack.clone(),
             recipient: trust.vault.clone(),
             state: RwLock::new(State::NoVault),
-            file: Mutex::new(file),
+            file: Mutex::new(None),
         };
-        vault.put(vault.decide(blob.as_deref()));
+        let blob = vault.read(&mut vault.held());
+        if let Err(two_writers @ FileError::TwoWriters(_)) = blob {
+            return Err(two_writers);
+        }
+        vault.put(vault.decide(blob));
         Ok(vault)
     }
 
@@ -129,22 +141,24 @@ impl Vault {
         }
     }
 
-    /// Tries to open a sealed vault again. Whether it is not sealed now.
+    /// The stack's own key, to which the vault is always encrypted.
+    pub fn recipient(&self) -> &SealingRecipient {
+        &self.recipient
+    }
+
+    /// Tries to open a sealed vault again. Whether that opened it.
     pub fn unseal(&self) -> bool {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(self.state(), State::Sealed(_)) {
-            let state = match file.read() {
-                Ok(blob) => self.decide(blob.as_deref()),
-                Err(e) => State::Sealed(Chain(&e).to_string()),
-            };
-            self.put(state);
+        let mut file = self.held();
+        if !matches!(self.state(), State::Sealed(_)) {
+            return false;
         }
-        !matches!(self.state(), State::Sealed(_))
+        self.put(self.decide(self.read(&mut file)));
+        matches!(self.state(), State::Open(_))
     }
 
     /// Makes the vault. Refused where there is one.
     pub fn init(&self, document: Document) -> Result<(), Error> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.held();
         match self.state() {
             State::NoVault => self.save(&mut file, document),
             State::Open(_) => Err(Error::Exists),
@@ -157,7 +171,7 @@ impl Vault {
         &self,
         change: impl FnOnce(&mut Document) -> Result<T, Refused>,
     ) -> Result<T, Error> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.held();
         let before = self.document()?;
         let mut after = Document::clone(&before);
         let outcome = change(&mut after)?;
@@ -167,60 +181,62 @@ impl Vault {
         Ok(outcome)
     }
 
-    fn save(&self, file: &mut VaultFile, document: Document) -> Result<(), Error> {
-        let mut plain = WipingBuffer::new();
-        serde_json::to_writer(&mut plain, &document).map_err(Error::Encode)?;
-        if plain.as_slice().len() > Self::PLAINTEXT_LIMIT_BYTES {
-            return Err(Error::TooLarge);
+    fn save(&self, held: &mut Option<VaultFile>, document: Document) -> Result<(), Error> {
+        let sealed = content::seal_to_all(&document, std::slice::from_ref(&self.recipient))?;
+        let not_held = || Error::Sealed("its folder is not held".to_owned());
+        let file = held.as_mut().ok_or_else(not_held)?;
+        if let Err(e) = file.write(&sealed) {
+            if e.replaced() {
+                // Which of the two a loss of power would leave is not known, so neither is gone on with: it is read again.
+                let reason = format!("its last write may not be durable: {}", Chain(&e));
+                self.put(State::Sealed(reason));
+            }
+            return Err(Error::Write(e));
         }
-        let sealed = self.recipient.seal(plain.as_slice()).map_err(Error::Seal)?;
-        file.write(&sealed).map_err(Error::Write)?;
         self.put(State::Open(Arc::new(document)));
         Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<VaultFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn decide(&self, blob: Option<&[u8]>) -> State {
+    fn read(&self, held: &mut Option<VaultFile>) -> Result<Option<Vec<u8>>, FileError> {
+        let file = match held {
+            Some(file) => file,
+            None => held.insert(VaultFile::open(&self.dir)?),
+        };
+        file.read()
+    }
+
+    fn decide(&self, blob: Result<Option<Vec<u8>>, FileError>) -> State {
         // The key is looked at even if there is no vault: one made to a key that nobody has would be lost.
         let key = match age_key::read(&self.key_path, &self.recipient) {
             Ok(key) => key,
             Err(reason) => return State::Sealed(reason),
         };
-        match blob.map(|blob| self.decrypt(blob, &key)) {
-            None => State::NoVault,
-            Some(Ok(document)) => State::Open(Arc::new(document)),
-            Some(Err(reason)) => State::Sealed(format!("vault.age cannot be used: {reason}")),
-        }
-    }
-
-    fn decrypt(&self, blob: &[u8], key: &SealingKey) -> Result<Document, String> {
-        let plain = key
-            .open(blob, Self::PLAINTEXT_LIMIT_BYTES)
-            .map_err(|e| e.to_string())?;
-        // The place of an error is told, never the text at it: that may be a value.
-        let malformed = |e: &serde_json::Error| {
-            format!("it is malformed at line {} column {}", e.line(), e.column())
+        let opened = |blob: &[u8]| {
+            let document = content::open(blob, &key)?;
+            content::check_stack(&document, &self.stack)?;
+            Ok(document)
         };
-        strict_json::check(&plain).map_err(|_| "it is not one JSON document".to_owned())?;
-        let document: Document = serde_json::from_slice(&plain).map_err(|e| malformed(&e))?;
-        if document.version != 1 {
-            return Err(format!(
-                "it has version {}; this broker reads version 1",
-                document.version
-            ));
+        let unusable =
+            |reason: String| State::Sealed(format!("vault.age cannot be used: {reason}"));
+        match blob {
+            Err(e) => State::Sealed(Chain(&e).to_string()),
+            Ok(None) => State::NoVault,
+            Ok(Some(blob)) => opened(&blob).map_or_else(unusable, |it| State::Open(Arc::new(it))),
         }
-        if document.stack != self.stack {
-            return Err(format!(
-                "it belongs to the stack {}, this is {}",
-                document.stack, self.stack
-            ));
-        }
-        Ok(document)
     }
 }
 
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Leases: a signed decision, used once, by the holder of its plugin, for as long as that holder keeps its control connection.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bailey_lease::{Kind, Refusal, Token};
@@ -12,6 +12,7 @@ use bailey_types::{Clock, DecisionId, Serial, Timestamp};
 use rand::RngCore as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::allowance::Allowance;
 use crate::grant::{Grant, Grants};
 use crate::refusals::Budget;
 
@@ -39,7 +40,7 @@ pub(crate) struct Lease {
     entries: Vec<Entry>,
     pub(crate) refusals: Budget,
     connections: AtomicU32,
-    bytes: AtomicU64,
+    allowance: Allowance,
     /// Cancelled when it ends.
     pub(crate) over: CancellationToken,
 }
@@ -88,12 +89,14 @@ impl Leases {
         check(&lock, uid, &decision).map_err(|wrong| no(wrong.into()))?;
         let entries = decision.egress.iter().map(|text| text.parse());
         let entries = entries.collect::<Result<_, _>>();
+        let locked = lock.lock.plugins.get(&decision.plugin);
+        let lasts = locked.is_some_and(|locked| locked.lasts(&decision.command).is_some());
         let lease = Arc::new(Lease {
             entries: entries.map_err(|e: bailey_plugin::egress::BadEntry| no(e.to_string()))?,
             uid,
             refusals: Budget::default(),
             connections: AtomicU32::new(0),
-            bytes: AtomicU64::new(0),
+            allowance: Allowance::new(lasts),
             over: CancellationToken::new(),
             decision,
         });
@@ -232,17 +235,14 @@ impl Lease {
             .then(|| Place(Arc::clone(self)))
     }
 
-    /// Counts `bytes` that are about to pass; `false` if the call would have more than `limit` then, and nothing is counted.
+    /// Counts `bytes` that are about to pass; `false` if there would be more than `limit` then, and nothing is counted.
     pub(crate) fn spend(&self, bytes: u64, limit: u64) -> bool {
-        let more = |spent: u64| spent.checked_add(bytes).filter(|sum| *sum <= limit);
-        self.bytes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok()
+        self.allowance.spend(bytes, limit)
     }
 
     /// Whether anything may pass at all.
     pub(crate) fn has_bytes_left(&self, limit: u64) -> bool {
-        self.bytes.load(Ordering::Acquire) < limit
+        self.allowance.has_left(limit)
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod address;
+mod allowance;
 mod door;
 mod grant;
 mod hello;

@@ -5,6 +5,7 @@ pub mod event;
 pub mod job;
 pub mod origin;
 pub mod plugin;
+pub mod service;
 pub mod transition;
 
 use bailey_types::Timestamp;

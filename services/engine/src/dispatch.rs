@@ -107,11 +107,22 @@ async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration
                 return Ok(Some(LOCK_RECHECK));
             }
         };
+        if let Some((runner, job)) = lasting(state).await? {
+            match assign::one(state, &locked, &runner, &job).await? {
+                Assigned::Done => patience.answered(),
+                Assigned::Postponed(why) => {
+                    state.hold(&why);
+                    return Ok(Some(patience.failed()));
+                }
+            }
+            continue;
+        }
         let runner = match state.fleet.room() {
             Room::At(runner) => runner,
             Room::None(why) => {
                 state.hold(&why);
-                return Ok(None);
+                // A service needs no room: its pause may be over before something else happens.
+                return Ok(due(state, &locked).await?.1);
             }
         };
         let (job, next) = due(state, &locked).await?;
@@ -130,6 +141,23 @@ async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration
             }
         }
     }
+}
+
+/// The service whose turn it is, and where it can go.
+async fn lasting(state: &State) -> Result<Option<(String, Job)>, sqlx::Error> {
+    let Some(runner) = state.fleet.seat() else {
+        return Ok(None);
+    };
+    let quarantined = state.fleet.quarantined();
+    // The runner names plugins of the lock; another name holds nothing.
+    let held: Vec<PluginName> = quarantined
+        .keys()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    let held: Vec<&PluginName> = held.iter().collect();
+    let mut read = state.db.read().await?;
+    let job = db::service::due(&mut read, state.clock.now(), &held).await?;
+    Ok(job.map(|job| (runner, job)))
 }
 
 /// The job whose turn it is, or how long until a job becomes due.

@@ -19,6 +19,8 @@ pub type Link = mpsc::Sender<Result<LeaseResponse, tonic::Status>>;
 #[derive(Debug)]
 pub struct Fleet {
     runners: Mutex<BTreeMap<String, Runner>>,
+    /// Leases of jobs that last: they take no slot.
+    lasting: Mutex<BTreeSet<Lease>>,
     expiry: Duration,
     /// Somebody joined, so the next expiry may be earlier.
     pub joined: Notify,
@@ -32,8 +34,8 @@ struct Runner {
     missing: HashMap<Lease, Instant>,
     trouble: String,
     posture: String,
-    /// Plugins that it starts nothing of.
-    quarantined: BTreeSet<String>,
+    /// Plugins that it starts nothing of, and why.
+    quarantined: BTreeMap<String, String>,
     /// Number of the connection, and the way to it; `None` while it is away.
     link: Option<(u64, Link)>,
     heard_at: Instant,
@@ -48,8 +50,8 @@ pub struct Heartbeat {
     pub trouble: String,
     /// Outcome of its boot gate.
     pub posture: String,
-    /// Plugins that it starts nothing of.
-    pub quarantined: BTreeSet<String>,
+    /// Plugins that it starts nothing of, and why.
+    pub quarantined: BTreeMap<String, String>,
 }
 
 /// Leases that the engine and a runner do not agree on.
@@ -106,9 +108,20 @@ impl Fleet {
         }
         Self {
             runners: Mutex::new(runners),
+            lasting: Mutex::default(),
             expiry,
             joined: Notify::new(),
         }
+    }
+
+    /// These of the jobs that run last.
+    pub fn with_lasting(self, leases: BTreeSet<Lease>) -> Self {
+        *self.lasting() = leases;
+        self
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, BTreeSet<Lease>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn runners(&self) -> MutexGuard<'_, BTreeMap<String, Runner>> {
@@ -201,14 +214,49 @@ impl Fleet {
             return Room::None("no runner is connected".to_owned());
         }
         let mut why = "every slot is taken".to_owned();
+        let lasting = self.lasting();
+        let takes_slot = |lease: &&Lease| !lasting.contains(lease);
         for (name, runner) in runners.iter().filter(|(_, runner)| runner.link.is_some()) {
             if !runner.trouble.is_empty() {
                 why = format!("the runner: {}", runner.trouble);
-            } else if runner.held.len() < runner.slots as usize {
+            } else if runner.held.iter().filter(takes_slot).count() < runner.slots as usize {
                 return Room::At(name.clone());
             }
         }
         Room::None(why)
+    }
+
+    /// Where a job can go that takes no slot, if it can go anywhere.
+    pub fn seat(&self) -> Option<String> {
+        let runners = self.runners();
+        let well = |runner: &Runner| runner.link.is_some() && runner.trouble.is_empty();
+        let mut well = runners.iter().filter(|(_, runner)| well(runner));
+        well.next().map(|(name, _)| name.clone())
+    }
+
+    /// Sends an assignment that lasts, as [`Fleet::assign`] does.
+    pub fn assign_lasting(&self, instance: &str, lease: Lease, message: LeaseResponse) -> bool {
+        self.lasting().insert(lease);
+        self.assign(instance, lease, message)
+    }
+
+    /// Passes a cancellation on to whoever holds the lease. One that is lost is for the sender to repeat.
+    pub fn cancel(&self, lease: Lease, message: LeaseResponse) {
+        let runners = self.runners();
+        let holding = runners.values().find(|runner| runner.held.contains(&lease));
+        if let Some((_, link)) = holding.and_then(|runner| runner.link.as_ref())
+            && link.try_send(Ok(message)).is_err()
+        {
+            tracing::debug!(job.id = %lease.0, "a cancellation waits for a runner that does not read");
+        }
+    }
+
+    /// The plugins that a runner starts nothing of, and why.
+    pub fn quarantined(&self) -> BTreeMap<String, String> {
+        let runners = self.runners();
+        let all = runners.values().flat_map(|runner| &runner.quarantined);
+        all.map(|(plugin, why)| (plugin.clone(), why.clone()))
+            .collect()
     }
 
     /// Sends an assignment. Answers false where its runner is gone; then it holds nothing.
@@ -240,7 +288,7 @@ impl Fleet {
         }
         let mut holding = connected
             .iter()
-            .filter(|(runner, _)| runner.quarantined.contains(plugin))
+            .filter(|(runner, _)| runner.quarantined.contains_key(plugin))
             .peekable();
         if holding.peek().is_none() {
             return Err(NotCleared::NotQuarantined);
@@ -258,6 +306,7 @@ impl Fleet {
         for runner in self.runners().values_mut() {
             runner.release(lease);
         }
+        self.lasting().remove(&lease);
     }
 
     /// Takes away what nobody has answered for since long enough, and says when to look again.
@@ -307,7 +356,7 @@ impl Runner {
             missing: HashMap::new(),
             trouble: String::new(),
             posture: String::new(),
-            quarantined: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             link: None,
             heard_at: Instant::now(),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bailey_error::{Classify, Kind};
 use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
-    Asked, LockSourceError, Origin, StatementError, VerifyingKey, strict_json, verify,
+    Asked, LockSourceError, Origin, SERVE, StatementError, VerifyingKey, strict_json, verify,
 };
 use bailey_types::{
     CommandName, EventId, EventType, JobId, OriginId, PluginName, Service, Sha256, Timestamp,
@@ -19,7 +19,7 @@ use crate::spawn::{self, Cause};
 use crate::state::State;
 use crate::view::{self, Absent};
 use crate::work::Work;
-use crate::{db, request, route};
+use crate::{db, request, route, service};
 
 /// Largest payload, bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
@@ -51,6 +51,17 @@ pub enum Error {
     /// There is no such command.
     #[error(transparent)]
     Absent(#[from] Absent),
+    /// What the lock itself starts.
+    #[error(
+        "{0} is a service: its command {SERVE} is started by the lock and runs all the time, so it cannot be called"
+    )]
+    Lasts(PluginName),
+    /// The scheduler goes by another lock than the engine; soon both go by the same.
+    #[error("{0} is no service by the lock of now")]
+    NoService(PluginName),
+    /// Putting a service in.
+    #[error(transparent)]
+    Service(#[from] service::Error),
     /// There is no lock to go by.
     #[error(transparent)]
     Lock(#[from] LockSourceError),
@@ -73,7 +84,10 @@ impl Classify for Error {
             | Self::Payload(_)
             | Self::Text(_)
             | Self::Source(_)
-            | Self::Absent(_) => Kind::InvalidArgument,
+            | Self::Absent(_)
+            | Self::Lasts(_) => Kind::InvalidArgument,
+            Self::NoService(_) => Kind::Unavailable,
+            Self::Service(error) => error.kind(),
             Self::Reused => Kind::AlreadyExists,
             Self::Lock(_) => Kind::FailedPrecondition,
             Self::Envelope(_) | Self::Spawn(_) | Self::Db(_) => Kind::Internal,
@@ -86,7 +100,7 @@ impl Classify for Error {
 pub enum Sender {
     /// For API tokens, which the broker has verified.
     Gateway,
-    /// For schedules, which it signs itself.
+    /// For schedules and services, which it signs itself.
     Scheduler,
 }
 
@@ -154,9 +168,9 @@ pub struct Emitted {
 }
 
 /// Takes a call in.
-pub async fn submit(state: &State, sender: Sender, call: Call) -> Result<Submitted, Error> {
+pub async fn submit(state: &State, sender: Sender, mut call: Call) -> Result<Submitted, Error> {
     let origin = origin(state, sender, &call.origin)?;
-    let (payload, sha256) = payload(call.payload)?;
+    let (payload, sha256) = payload(std::mem::take(&mut call.payload))?;
     let wanted = Asked::Call {
         plugin: call.plugin.clone(),
         command: call.command.clone(),
@@ -169,6 +183,16 @@ pub async fn submit(state: &State, sender: Sender, call: Call) -> Result<Submitt
     check_text(&call.submitted_by, "submitted_by")?;
     let locked = state.locked()?;
     let config = view::find(&locked, &call.plugin, &call.command)?;
+    let definition = service::definition(&locked, &call.plugin, &call.command)?;
+    let as_service = origin.principal.strip_prefix("service:");
+    match (definition, as_service) {
+        (None, None) => {}
+        (None, Some(_)) => return Err(Error::NoService(call.plugin)),
+        (Some(definition), Some(plugin)) if plugin == call.plugin.as_str() => {
+            return put_in_service(state, origin, (call, payload), definition).await;
+        }
+        (Some(_), _) => return Err(Error::Lasts(call.plugin)),
+    }
 
     let mut work = Work::begin(state).await?;
     let now = work.now();
@@ -223,6 +247,36 @@ pub async fn submit(state: &State, sender: Sender, call: Call) -> Result<Submitt
         job: job.id,
         deduplicated: false,
     })
+}
+
+/// Puts in the job of a service, which lasts.
+async fn put_in_service(
+    state: &State,
+    origin: Origin,
+    (call, payload): (Call, String),
+    definition: Sha256,
+) -> Result<Submitted, Error> {
+    let job = NewJob {
+        id: JobId::new(),
+        plugin: call.plugin,
+        command: call.command,
+        max_attempts: 0,
+        submitted_by: service::KEY.to_owned(),
+        dedupe_key: service::KEY.to_owned(),
+        parent: None,
+        source_event: None,
+        place: None,
+        route_depth: 0,
+        generation: 0,
+        principal: origin.principal,
+        input: Input {
+            payload,
+            context: "{}".to_owned(),
+            asked_by: AskedBy::Origin(call.origin),
+        },
+    };
+    let (job, deduplicated) = service::submit(state, origin.id, job, definition).await?;
+    Ok(Submitted { job, deduplicated })
 }
 
 /// Wraps a call of `handle` as an event, which starts this job and nothing else (reference: ductile 6.2).
@@ -327,14 +381,17 @@ async fn known_event(
 
 /// Checks who asks. Policy checks it again before anything runs; here it keeps nonsense out of the queue.
 fn origin(state: &State, sender: Sender, signed: &Signed) -> Result<Origin, Error> {
-    let (key, prefix): (&VerifyingKey, _) = match sender {
-        Sender::Gateway => (&state.keys.broker, "token:"),
-        Sender::Scheduler => (&state.keys.scheduler, "schedule:"),
+    let (key, prefixes): (&VerifyingKey, &[&str]) = match sender {
+        Sender::Gateway => (&state.keys.broker, &["token:"]),
+        Sender::Scheduler => (&state.keys.scheduler, &["schedule:", "service:"]),
     };
     let origin = verify::<Origin>(signed, key)
         .map_err(Error::Origin)?
         .statement;
-    if !origin.principal.starts_with(prefix) {
+    if !prefixes
+        .iter()
+        .any(|prefix| origin.principal.starts_with(prefix))
+    {
         return Err(Error::Mismatch(
             "a principal that this sender does not speak for",
         ));

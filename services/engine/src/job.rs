@@ -106,7 +106,7 @@ pub struct Job {
     pub attempt: u32,
     /// How many of the earlier leases do not count.
     pub uncounted: u32,
-    /// How many tries it has.
+    /// How many tries it has; 0: it lasts, and is started again for as long as its plugin is locked as a service.
     pub max_attempts: u32,
     /// Who put it in: "api", "schedule:<id>", "route".
     pub submitted_by: String,
@@ -149,6 +149,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether it is a service.
+    pub fn lasts(&self) -> bool {
+        self.max_attempts == 0
+    }
+
     /// How many tries have counted, the current one included.
     pub fn tries(&self) -> u32 {
         self.attempt.saturating_sub(self.uncounted)
@@ -208,7 +213,7 @@ pub struct NewJob {
     pub plugin: PluginName,
     /// The command.
     pub command: CommandName,
-    /// How many tries it has.
+    /// How many tries it has; 0: it lasts.
     pub max_attempts: u32,
     /// Who puts it in.
     pub submitted_by: String,

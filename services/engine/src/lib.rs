@@ -15,6 +15,7 @@ mod report;
 mod request;
 mod route;
 mod rpc;
+mod service;
 mod spawn;
 mod state;
 mod view;
@@ -67,6 +68,12 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
     let newest_event = db::event::newest(&mut read)
         .await
         .context("reading the log")?;
+    let live = db::service::live(&mut read).await;
+    let live = live.context("reading which services there are")?;
+    let leased = live
+        .iter()
+        .filter(|(job, _)| job.status == job::Status::Running);
+    let lasting = leased.map(|(job, _)| (job.id, job.attempt)).collect();
     drop(read);
     if !running.is_empty() {
         tracing::info!(
@@ -82,7 +89,7 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
         lock: ctx.lock(Serial(0), view::parse),
         keys: ctx.trust.signing.clone(),
         clock: ctx.clock.clone(),
-        fleet: Fleet::new(running, options.lease_expiry),
+        fleet: Fleet::new(running, options.lease_expiry).with_lasting(lasting),
         options,
         newest_event,
         auditor: mesh.auditor(),

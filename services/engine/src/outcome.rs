@@ -104,7 +104,34 @@ pub fn judge(reported: Reported, timeout: Duration) -> Verdict {
             "refused",
             format!("the launch was refused: {}", refused.reason),
         )),
+        // Only services are looked at so.
+        Reported::Unhealthy(unhealthy) => {
+            let mut failed = Failed::passing("unhealthy", unhealthy.reason);
+            failed.traces.stderr = text(&unhealthy.stderr);
+            Verdict::Failed(failed)
+        }
     }
+}
+
+/// What a runner's report of a service means: however it ended, it should not have.
+pub fn judge_lasting(reported: Reported) -> Verdict {
+    let (token, error, stderr) = match reported {
+        Reported::Finished(finished) if finished.out_of_memory => {
+            ("exited", "it ran out of memory".to_owned(), finished.stderr)
+        }
+        Reported::Finished(finished) => {
+            let error = format!("it ended with exit code {}", finished.exit_code);
+            ("exited", error, finished.stderr)
+        }
+        Reported::Unhealthy(unhealthy) => ("unhealthy", unhealthy.reason, unhealthy.stderr),
+        other @ (Reported::TimedOut(_)
+        | Reported::NotStarted(_)
+        | Reported::Lost(_)
+        | Reported::Refused(_)) => return judge(other, Duration::ZERO),
+    };
+    let mut failed = Failed::passing(token, error);
+    failed.traces.stderr = text(&stderr);
+    Verdict::Failed(failed)
 }
 
 fn judge_finished(finished: &Finished) -> Verdict {
@@ -157,7 +184,7 @@ fn failed(failure: Failure, stderr: Option<String>) -> Failed {
 }
 
 /// Why a response cannot be worked with: policy refuses a later request that carries such JSON, so its sender should hear of it now.
-fn unsound(success: &Success) -> Option<String> {
+pub fn unsound(success: &Success) -> Option<String> {
     let check = |what: String, value: Result<Vec<u8>, serde_json::Error>| {
         let checked = value.map_err(|e| e.to_string()).and_then(|text| {
             // A payload is three levels deep in the request that carries it.
@@ -250,7 +277,8 @@ fn lines(logs: &[protocol::Log]) -> Vec<LogLine> {
     logs.iter().map(line).collect()
 }
 
-fn text(stderr: &[u8]) -> Option<String> {
+/// Standard error as it is kept; `None` where there is none.
+pub fn text(stderr: &[u8]) -> Option<String> {
     let kept = stderr.get(..protocol::MAX_STDERR_BYTES).unwrap_or(stderr);
     (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
 }

@@ -7,6 +7,7 @@ use bailey_types::{EventId, JobId};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::db;
+use crate::db::attempt::Attempt;
 use crate::db::job::list::Filter;
 use crate::db::transition::Transition;
 use crate::job::{Job, Status};
@@ -42,6 +43,8 @@ pub struct Full {
     pub job: Job,
     /// Its changes, oldest first.
     pub transitions: Vec<Transition>,
+    /// Its leases, oldest first.
+    pub attempts: Vec<Attempt>,
 }
 
 /// One job.
@@ -51,9 +54,11 @@ pub async fn job(state: &State, id: JobId) -> Result<Full, Error> {
         .await?
         .ok_or_else(|| Error::Absent(id.to_string()))?;
     let transitions = db::transition::all(&mut read, id).await?;
+    let attempts = db::attempt::all(&mut read, id).await?;
     Ok(Full {
         job: explain(state, job),
         transitions,
+        attempts,
     })
 }
 
@@ -83,9 +88,11 @@ pub async fn tree(state: &State, root: &str) -> Result<Vec<Full>, Error> {
     let mut tree = Vec::new();
     for job in jobs {
         let transitions = db::transition::all(&mut read, job.id).await?;
+        let attempts = db::attempt::all(&mut read, job.id).await?;
         tree.push(Full {
             job: explain(state, job),
             transitions,
+            attempts,
         });
     }
     Ok(tree)
@@ -123,6 +130,12 @@ pub async fn wait(state: &State, id: JobId, longest: Duration) -> Result<Full, E
 
 /// Says of a job that is due why it still waits.
 fn explain(state: &State, mut job: Job) -> Job {
+    if job.status == Status::Queued && job.lasts() {
+        let held = state.fleet.quarantined();
+        if let Some(why) = held.get(job.plugin.as_str()) {
+            job.waiting_for.clone_from(why);
+        }
+    }
     let due = job.next_retry_at.is_none_or(|at| at <= state.clock.now());
     if job.status == Status::Queued && due && job.waiting_for.is_empty() {
         job.waiting_for = state.held_up();

@@ -1,13 +1,18 @@
 //! What becomes of a job when its attempt ends: result, state, events, next steps and status in one commit.
 
+mod amended;
+mod lasting;
+mod line;
+mod returned;
 mod success;
 
 use std::time::Duration;
 
 use bailey_error::{Classify, Kind};
+use bailey_plugin::protocol::MAX_LINE_BYTES;
 use bailey_proto::engine::v1::Timings;
 use bailey_proto::engine::v1::report_request::Outcome as Reported;
-use bailey_types::JobId;
+use bailey_types::{JobId, PluginName};
 use serde_json::json;
 
 use crate::db::job::Traces;
@@ -18,12 +23,28 @@ use crate::state::State;
 use crate::work::{Retry, Work};
 use crate::{db, spawn};
 
+pub use amended::amend;
+pub use line::take as take_line;
+pub use returned::{Malformed, Returned};
+
 /// Backoff for a plugin that is not configured any more: the default of the configuration.
 const FALLBACK_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Why the end of an attempt cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A line of what does not run.
+    #[error("attempt {1} of the job {0} is over, or is no service's")]
+    Over(JobId, u32),
+    /// A line that no service may write.
+    #[error("a line has more than {MAX_LINE_BYTES} bytes")]
+    LongLine,
+    /// Policy lets each number lead to one job only.
+    #[error("the service {0} has had more events than there are numbers for")]
+    Numbers(PluginName),
+    /// Comparing a service with what is locked.
+    #[error(transparent)]
+    Service(#[from] crate::service::Error),
     /// Making the jobs of its events.
     #[error(transparent)]
     Spawn(#[from] spawn::Error),
@@ -38,9 +59,21 @@ pub enum Error {
 impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
+            Self::Over(..) | Self::Numbers(_) => Kind::FailedPrecondition,
+            Self::LongLine => Kind::InvalidArgument,
+            Self::Service(error) => error.kind(),
             Self::Spawn(_) | Self::State(_) | Self::Db(_) => Kind::Internal,
         }
     }
+}
+
+/// What a report says beside the outcome.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// How long each phase took.
+    pub timings: Timings,
+    /// The secrets that the plugin printed.
+    pub returned: Vec<Returned>,
 }
 
 /// Takes a runner's report. One of an attempt that is not the current one is accepted and ignored.
@@ -48,7 +81,7 @@ pub async fn take(
     state: &State,
     (id, attempt): Lease,
     reported: Reported,
-    timings: Timings,
+    seen: Seen,
 ) -> Result<(), Error> {
     let mut read = state.db.read().await?;
     let job = db::job::find::by_id(&mut read, id).await?;
@@ -58,6 +91,10 @@ pub async fn take(
         state.fleet.release((id, attempt));
         return Ok(());
     };
+    if job.lasts() {
+        let verdict = outcome::judge_lasting(reported);
+        return conclude(state, (id, attempt), verdict, seen).await;
+    }
     let timeout = state.locked().ok().and_then(|locked| {
         locked
             .view
@@ -67,8 +104,9 @@ pub async fn take(
             .map(|plugin| plugin.timeouts.of(&job.command))
     });
     // Up to 10 MiB of JSON: not inside the transaction, which others wait for.
-    let verdict = outcome::judge(reported, timeout.unwrap_or_default());
-    conclude(state, (id, attempt), verdict, timings).await
+    let mut verdict = outcome::judge(reported, timeout.unwrap_or_default());
+    returned::note(&mut verdict, &seen.returned);
+    conclude(state, (id, attempt), verdict, seen).await
 }
 
 /// Ends attempts that nobody answers for any more; each counts.
@@ -77,7 +115,7 @@ pub async fn give_up(state: &State, leases: &[Lease], why: &str) -> Result<(), E
         let mut failed = Failed::passing("lease_lost", why.to_owned());
         // Nobody knows what it did, so it neither failed nor took too long.
         failed.only_try = Status::Dead;
-        conclude(state, *lease, Verdict::Failed(failed), Timings::default()).await?;
+        conclude(state, *lease, Verdict::Failed(failed), Seen::default()).await?;
     }
     Ok(())
 }
@@ -85,20 +123,26 @@ pub async fn give_up(state: &State, leases: &[Lease], why: &str) -> Result<(), E
 /// Ends an attempt that its runner never heard of; it does not count.
 pub async fn take_back(state: &State, lease: Lease) -> Result<(), Error> {
     let verdict = Verdict::NotStarted("the runner was gone before it got the job".to_owned());
-    conclude(state, lease, verdict, Timings::default()).await
+    conclude(state, lease, verdict, Seen::default()).await
 }
 
 async fn conclude(
     state: &State,
     lease: Lease,
     verdict: Verdict,
-    timings: Timings,
+    Seen { timings, returned }: Seen,
 ) -> Result<(), Error> {
     let (id, attempt) = lease;
     let mut work = Work::begin(state).await?;
     let job = db::job::find::by_id(work.db(), id).await?;
-    if let Some(job) = job.filter(|job| is_current(job, attempt)) {
-        let record = settle(state, &mut work, &job, verdict, timings).await?;
+    if let Some(mut job) = job.filter(|job| is_current(job, attempt)) {
+        returned::tell(&mut work, &job, &returned).await?;
+        let record = if job.lasts() {
+            job.logs = line::with(&job.logs, returned::lines(&returned));
+            lasting::settle(&mut work, &job, verdict, timings).await?
+        } else {
+            settle(state, &mut work, &job, verdict, timings).await?
+        };
         work.commit(state).await?;
         state.auditor.append(record.kind, &record.fields);
     }
@@ -141,7 +185,7 @@ async fn settle(
             match success::prepare(state, work, job, success).await? {
                 Ok(prepared) => {
                     work.close_attempt(job, "succeeded", timings).await?;
-                    let result = success::apply(work, job, prepared).await?;
+                    let result = success::apply(work, job, prepared, 0).await?;
                     work.end(job, Status::Succeeded, "succeeded", Some(&result), &traces)
                         .await?;
                     return Ok(Record::new(

@@ -34,7 +34,9 @@ struct Request<'a> {
     context: &'a BTreeMap<String, Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a Envelope<'a>>,
-    deadline_at: String,
+    /// A service has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline_at: Option<String>,
 }
 
 /// Builds the request for the next attempt of `job`.
@@ -43,7 +45,7 @@ pub fn build(
     input: &Input,
     state: &str,
     max_depth: Option<u32>,
-    deadline: Timestamp,
+    deadline: Option<Timestamp>,
 ) -> Result<Vec<u8>, Error> {
     let broken = |part| move |source| Error { part, source };
     let context = context(job, &input.context, max_depth)?;
@@ -68,7 +70,7 @@ pub fn build(
         payload: payload.map_err(broken("payload"))?,
         context: &context,
         event: event.as_ref(),
-        deadline_at: deadline.to_rfc3339(),
+        deadline_at: deadline.map(Timestamp::to_rfc3339),
     };
     serde_json::to_vec(&request).map_err(broken("request"))
 }

@@ -24,6 +24,8 @@ pub mod scopes {
     pub const INVOKE_WRITE: &[&str] = &["plugin:rw", "*"];
     /// Letting cells of a quarantined plugin be kept ready again.
     pub const CLEAR: &[&str] = &["plugin:rw", "*"];
+    /// Starting a service again.
+    pub const RESTART: &[&str] = &["plugin:rw", "*"];
     /// Reading jobs.
     pub const JOBS: &[&str] = &["jobs:status:ro", "jobs:rw", "*"];
     /// Reading what jobs answered.

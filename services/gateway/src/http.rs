@@ -26,6 +26,7 @@ use utoipa_axum::routes;
 use crate::auth::{self, scopes};
 use crate::ingress::{self, Ingress};
 use crate::metrics::RequestLabels;
+use crate::posture;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -94,6 +95,10 @@ pub fn router(state: &State, ingress: Ingress) -> Router {
         })
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(state.clone(), body))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            posture::guard,
+        ))
         .layer(middleware::from_fn_with_state(ingress, ingress::guard))
         .layer(middleware::from_fn_with_state(
             (state.clone(), ingress),
@@ -108,6 +113,7 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(plugin::list))
         .routes(routes!(plugin::detail))
         .routes(routes!(plugin::clear))
+        .routes(routes!(plugin::restart))
         .routes(routes!(call::call))
         .routes(routes!(event::emit, stream::follow))
         .routes(routes!(job::list))

@@ -6,6 +6,7 @@ mod ingress;
 mod limits;
 mod listener;
 mod metrics;
+mod posture;
 mod problem;
 mod state;
 mod view;

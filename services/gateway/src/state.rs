@@ -1,7 +1,7 @@
 //! What the handlers share.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailey_mesh::{Mesh, MeshChannel};
@@ -13,18 +13,22 @@ use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
 use bailey_proto::engine::v1::plugin_service_client::PluginServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
 use bailey_trust::LockSource;
-use bailey_types::{Clock, Service, Timestamp};
+use bailey_types::{Clock, Serial, Service, Timestamp};
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::posture::Posture;
 use crate::problem::Problem;
 use crate::view::View;
 
-/// How long a catalogue is used before it is asked for again.
+/// How long a catalogue is shown before it is asked for again: it also says how services are.
 const CATALOGUE_AGE: Duration = Duration::from_secs(1);
+
+/// How long its names are used under one lock, which is what they come from; the engine may have seen that lock a moment later.
+const NAMES_AGE: Duration = Duration::from_secs(30);
 
 /// Largest body that waits for nobody, bytes.
 const SMALL_BODY_BYTES: usize = 16 << 10;
@@ -42,13 +46,23 @@ struct Inner {
     limits: Limits,
     clock: Clock,
     started_at: Timestamp,
-    catalogue: Mutex<Option<(Instant, Arc<Catalogue>)>>,
+    catalogue: Mutex<Option<Kept>>,
     waiting: Arc<AtomicU32>,
     /// In KiB.
     bodies: Arc<Semaphore>,
     streaming: Arc<Semaphore>,
     metrics: Metrics,
+    posture: Posture,
     shutdown: CancellationToken,
+}
+
+/// A catalogue that was asked for.
+#[derive(Clone)]
+struct Kept {
+    at: Instant,
+    /// Of the lock that the gateway saw then.
+    serial: Option<Serial>,
+    catalogue: Arc<Catalogue>,
 }
 
 impl State {
@@ -72,6 +86,7 @@ impl State {
             started_at,
             catalogue: Mutex::new(None),
             metrics: Metrics::default(),
+            posture: Posture::default(),
             shutdown,
         }))
     }
@@ -100,6 +115,11 @@ impl State {
     /// The broker's roll of services.
     pub fn presence(&self) -> PresenceServiceClient<MeshChannel> {
         PresenceServiceClient::new(self.0.mesh.channel(Service::Broker))
+    }
+
+    /// Whether anybody may ask for anything.
+    pub fn posture(&self) -> &Posture {
+        &self.0.posture
     }
 
     /// The limits that no configuration moves.
@@ -137,17 +157,27 @@ impl State {
 
     /// The plugins that are locked, at most a second old.
     pub async fn catalogue(&self) -> Result<Arc<Catalogue>, Problem> {
-        let kept = self
-            .0
-            .catalogue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some((at, catalogue)) = kept
-            && at.elapsed() < CATALOGUE_AGE
-        {
-            return Ok(catalogue);
+        match self.kept_catalogue() {
+            Some(kept) if kept.at.elapsed() < CATALOGUE_AGE => Ok(kept.catalogue),
+            Some(_) | None => self.ask_catalogue().await,
         }
+    }
+
+    /// The plugins that are locked, for their names and commands: a call does not wait for the engine to list them again. Policy decides by
+    /// its own lock, whatever is found here.
+    pub async fn names(&self) -> Result<Arc<Catalogue>, Problem> {
+        let serial = self.serial();
+        match self.kept_catalogue() {
+            Some(kept) if kept.at.elapsed() < NAMES_AGE && kept.serial == serial => {
+                Ok(kept.catalogue)
+            }
+            Some(_) | None => self.ask_catalogue().await,
+        }
+    }
+
+    async fn ask_catalogue(&self) -> Result<Arc<Catalogue>, Problem> {
+        // Before the engine is asked: what it answers is of this lock or of a newer one, or soon will be.
+        let serial = self.serial();
         let answer = self
             .query()
             .catalogue(engine::CatalogueRequest {})
@@ -163,13 +193,27 @@ impl State {
                 )
             })?;
         let catalogue = Arc::new(catalogue);
-        let fresh = Some((Instant::now(), Arc::clone(&catalogue)));
-        *self
-            .0
-            .catalogue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = fresh;
+        let kept = Kept {
+            at: Instant::now(),
+            serial,
+            catalogue: Arc::clone(&catalogue),
+        };
+        *self.catalogue_place() = Some(kept);
         Ok(catalogue)
+    }
+
+    fn kept_catalogue(&self) -> Option<Kept> {
+        self.catalogue_place().clone()
+    }
+
+    fn catalogue_place(&self) -> MutexGuard<'_, Option<Kept>> {
+        let place = self.0.catalogue.lock();
+        place.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serial(&self) -> Option<Serial> {
+        let current = self.0.lock.current();
+        current.ok().map(|loaded| loaded.lock.serial)
     }
 
     /// A place among those who wait for a job: at most `limit` (`api.max_concurrent_sync`) at a time.

@@ -29,6 +29,10 @@ impl Broker {
                 "the broker did not answer in time",
             ))
         });
-        Ok(answer.map_err(Error::Epoch)?.into_inner().epoch)
+        let answer = answer.map_err(Error::Epoch)?.into_inner();
+        if !answer.hold.is_empty() {
+            return Err(Error::Held(answer.hold));
+        }
+        Ok(answer.epoch)
     }
 }

@@ -30,7 +30,7 @@ const VALIDITY: Duration = Decision::MAX_VALIDITY;
 /// Decisions for each configured attempt: an attempt whose cell never got its request does not count as one, but needs a decision.
 const DECISIONS_PER_ATTEMPT: u64 = 3;
 
-/// Most events of one result that jobs may follow from.
+/// Most events of one result that jobs may follow from; what a service says has no end.
 const MAX_EVENTS: u32 = 10_000;
 
 /// What decisions need.
@@ -71,15 +71,23 @@ pub(crate) async fn decide(policy: &State, call: &Call) -> Result<Result<Allowed
         Ok(found) => found,
         Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
-    let reach = match reach(policy, call, &loaded).await? {
+    let decision = DecisionId::new();
+    // Beside each other: the broker is another process, and a decision needs both.
+    let (epoch, taken) = tokio::join!(
+        policy.broker.epoch(),
+        take_up(policy, call, &grounds, decision, &loaded)
+    );
+    let reach = match taken? {
         Ok(reach) => reach,
         Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
-    let epoch = policy.broker.epoch().await?;
-    let decision = DecisionId::new();
-    if let Err(denial) = take(policy, call, &grounds, decision, &loaded).await? {
-        return Ok(Err(denied(policy, call, denial)));
-    }
+    let epoch = match epoch {
+        Ok(epoch) => epoch,
+        Err(error) => {
+            take_back(policy, decision).await;
+            return Err(error);
+        }
+    };
     match allow(policy, call, (grounds, reach), &loaded, (decision, epoch)).await {
         Ok(allowed) => Ok(Ok(allowed)),
         Err(error) => {
@@ -137,6 +145,22 @@ fn proposed<'a>(call: &Call, loaded: &'a Loaded<View>) -> Result<&'a ProposedPlu
     Ok(&locked.proposed)
 }
 
+/// What the cell may reach; where there is anything to reach, the call's grounds are used up.
+async fn take_up(
+    policy: &State,
+    call: &Call,
+    grounds: &Grounds,
+    decision: DecisionId,
+    loaded: &Arc<Loaded<View>>,
+) -> Result<Result<Reach, Denial>, Error> {
+    let reach = match reach(policy, call, loaded).await? {
+        Ok(reach) => reach,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    let taken = take(policy, call, grounds, decision, loaded).await?;
+    Ok(taken.map(|()| reach))
+}
+
 /// Uses up what the call uses, for its job. Using it again for the same job is right: a job has several attempts.
 async fn take(
     policy: &State,
@@ -158,7 +182,8 @@ async fn take(
     let most =
         u64::from(retry.unwrap_or_default().max_attempts).saturating_mul(DECISIONS_PER_ATTEMPT);
     let had = db::decision::count(&mut tx, call.job).await?;
-    if had >= most {
+    // What lasts is started again for as long as it is locked.
+    if had >= most && !grounds.lasts {
         return Ok(Err(Reason::AttemptsUsedUp.because(format!(
             "the job has had {had} decisions; {most} are allowed"
         ))));
@@ -191,6 +216,7 @@ async fn take_ground(
             pipeline,
             step,
             event_index,
+            endless,
             within,
         } => {
             let Some(of_parent) = db::decision::instance(tx, parent.decision, parent.job).await?
@@ -206,7 +232,7 @@ async fn take_ground(
                 return Ok(Err(Reason::NoSuchEdge.because(detail)));
             }
             let edge = (pipeline, step, *event_index);
-            if *event_index >= MAX_EVENTS
+            if (*event_index >= MAX_EVENTS && !endless)
                 || !db::edge_use::take(tx, parent.job, edge, call.job).await?
             {
                 let detail = format!(

@@ -63,6 +63,8 @@ reasons! {
     AttemptsUsedUp = "attempts_used_up";
     /// The plugin's folder has changed since it was sealed, and there is no account `untrusted`.
     Drifted = "drifted";
+    /// The command is what a service lasts by.
+    Lasts = "lasts";
     /// No cells of the plugin may be started ahead.
     NotPooled = "not_pooled";
 }

@@ -11,6 +11,9 @@ pub(crate) enum Error {
     Malformed(String),
     #[error("asking the broker for its epoch")]
     Epoch(#[source] tonic::Status),
+    /// The engine keeps the job, and asks again.
+    #[error("nothing is decided now: {0}")]
+    Held(String),
     #[error("audit does not record the decision, so it is not given")]
     Audit(#[source] tonic::Status),
     #[error("audit did not answer in time, so no decision is given")]
@@ -47,6 +50,7 @@ impl Classify for Error {
         match self {
             Self::Malformed(_) => Kind::InvalidArgument,
             Self::Epoch(_)
+            | Self::Held(_)
             | Self::Audit(_)
             | Self::AuditSlow
             | Self::Checkpoint(_)

@@ -56,6 +56,8 @@ pub(crate) struct Grounds {
     pub(crate) origin: DecisionOrigin,
     /// What the call uses up.
     pub(crate) uses: Uses,
+    /// Whether it is what a service lasts by.
+    pub(crate) lasts: bool,
     /// The exact bytes that the plugin gets, but for its secrets.
     pub(crate) request: Vec<u8>,
 }
@@ -72,6 +74,8 @@ pub(crate) enum Uses {
         pipeline: PipelineName,
         step: StepId,
         event_index: u32,
+        /// Whether the parent lasts: then its events have no end.
+        endless: bool,
         within: Within,
     },
 }
@@ -122,6 +126,7 @@ pub(crate) fn find(
         contract,
         origin,
         uses,
+        lasts: plugin.lasts(&call.command).is_some(),
         request,
     })
 }

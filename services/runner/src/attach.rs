@@ -1,6 +1,8 @@
 //! What comes out of an attached cell: its own output, and what socket-proxy says about its launch.
 
-use bailey_cell::launch::Control;
+use std::collections::BTreeSet;
+
+use bailey_cell::launch::{Control, Returned};
 use bollard::container::LogOutput;
 use bytes::Bytes;
 
@@ -24,11 +26,25 @@ pub struct Collector {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     control: Option<Control>,
+    returned: BTreeSet<Returned>,
     scanner: Scanner,
     /// What the whole document is, once there is one that is an answer.
     answer: Option<Answer>,
     is_taken: bool,
     late_bytes: usize,
+    /// Standard error as it was taken, and what came after.
+    early_stderr: Bytes,
+    late_stderr: Vec<u8>,
+    late_returned: Vec<Returned>,
+}
+
+/// What a cell said after its answer was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Late {
+    /// All of it, what was taken with the answer included; at most what is kept.
+    pub stderr: Bytes,
+    /// The secrets that were printed since.
+    pub returned: Vec<Returned>,
 }
 
 impl Collector {
@@ -40,17 +56,28 @@ impl Collector {
                 self.late_bytes = self.late_bytes.saturating_add(meant.count());
             }
             LogOutput::StdOut { message } => self.hear(&message),
-            LogOutput::StdErr { .. } if self.is_taken => {}
+            LogOutput::StdErr { message } if self.is_taken => {
+                let room = STDERR_LIMIT_BYTES.saturating_sub(self.early_stderr.len());
+                keep(&mut self.late_stderr, &message, room);
+            }
             LogOutput::StdErr { message } => {
                 keep(&mut self.stderr, &message, STDERR_LIMIT_BYTES);
             }
             LogOutput::StdIn { message } => {
                 let said = control(&message)?;
-                match (&self.control, &said) {
-                    (None, _)
-                    | (Some(Control::Granted(_)), Control::Launched(_) | Control::Refused(_)) => {
-                        self.control = Some(said);
+                match (&self.control, said) {
+                    (Some(Control::Launched(_)), Control::Returned(returned)) => {
+                        if self.is_taken && !self.returned.contains(&returned) {
+                            self.late_returned.push(returned.clone());
+                        }
+                        self.returned.insert(returned);
                     }
+                    (_, Control::Returned(_)) => return Err(BadFrame),
+                    (None, said)
+                    | (
+                        Some(Control::Granted(_)),
+                        said @ (Control::Launched(_) | Control::Refused(_)),
+                    ) => self.control = Some(said),
                     (Some(_), _) => return Err(BadFrame),
                 }
             }
@@ -79,7 +106,12 @@ impl Collector {
         !self.stdout.is_empty()
     }
 
-    /// What socket-proxy said last, if it has.
+    /// The secrets that the cell has printed so far, which socket-proxy took out of its output.
+    pub fn returned(&self) -> Vec<Returned> {
+        self.returned.iter().cloned().collect()
+    }
+
+    /// What socket-proxy said last of its launch, if it has.
     pub fn control(&self) -> Option<&Control> {
         self.control.as_ref()
     }
@@ -95,8 +127,23 @@ impl Collector {
     /// Standard output and standard error, as far as they were kept. What comes from now on is late.
     pub fn take_output(&mut self) -> (Bytes, Bytes) {
         self.is_taken = true;
-        let (stdout, stderr) = (&mut self.stdout, &mut self.stderr);
-        (std::mem::take(stdout).into(), std::mem::take(stderr).into())
+        let stdout = std::mem::take(&mut self.stdout).into();
+        let stderr = Bytes::from(std::mem::take(&mut self.stderr));
+        self.early_stderr = stderr.clone();
+        (stdout, stderr)
+    }
+
+    /// What came on standard error, or which secrets came back, since the answer was taken; `None`: neither.
+    pub fn late(&self) -> Option<Late> {
+        if self.late_stderr.is_empty() && self.late_returned.is_empty() {
+            return None;
+        }
+        Some(Late {
+            stderr: [&self.early_stderr, self.late_stderr.as_slice()]
+                .concat()
+                .into(),
+            returned: self.late_returned.clone(),
+        })
     }
 
     /// Bytes on standard output after its answer was taken, white space not counted.
@@ -209,6 +256,23 @@ mod tests {
         assert!(collector.take(said(r#"{"granted":true}"#)).is_err());
     }
 
+    #[test]
+    fn secrets_that_came_back_are_kept_each_once_and_only_of_a_cell_that_was_launched() {
+        let returned = r#"{"returned":{"secret":"token","stream":"stderr"}}"#;
+        let mut collector = Collector::default();
+        assert!(collector.take(said(returned)).is_err());
+        collector.take(said(r#"{"launched":true}"#)).unwrap();
+        assert_eq!(collector.returned(), []);
+        for _ in 0..2 {
+            collector.take(said(returned)).unwrap();
+        }
+        collector
+            .take(said(r#"{"returned":{"secret":"token","stream":"stdout"}}"#))
+            .unwrap();
+        assert_eq!(collector.returned().len(), 2);
+        assert_eq!(collector.control(), Some(&Control::Launched(true)));
+    }
+
     fn answered(pieces: &[&'static str]) -> Collector {
         let mut collector = Collector::default();
         for piece in pieces {
@@ -225,6 +289,46 @@ mod tests {
         assert_eq!(answered(&[ok, " {"]).answer(), Some(Answer::Error));
         assert_eq!(answered(&[r#"{"status":"#]).answer(), None);
         assert_eq!(answered(&["{}"]).answer(), None);
+    }
+
+    #[test]
+    fn standard_error_after_the_answer_is_kept_with_what_was_before_and_no_further_than_the_limit()
+    {
+        let stderr = |text: Vec<u8>| LogOutput::StdErr {
+            message: text.into(),
+        };
+        let mut collector = answered(&[r#"{"status":"ok","result":"x"}"#]);
+        collector.take(stderr(b"one ".to_vec())).unwrap();
+        assert_eq!(collector.take_output().1, "one ");
+        assert_eq!(collector.late(), None);
+        collector.take(stderr(b"two".to_vec())).unwrap();
+        let late = collector.late().unwrap();
+        assert_eq!(
+            (&late.stderr[..], late.returned.len()),
+            (&b"one two"[..], 0)
+        );
+        collector
+            .take(stderr(vec![b'e'; STDERR_LIMIT_BYTES]))
+            .unwrap();
+        assert_eq!(collector.late().unwrap().stderr.len(), STDERR_LIMIT_BYTES);
+    }
+
+    #[test]
+    fn a_secret_that_comes_back_after_the_answer_is_told_without_standard_error_too() {
+        let mut collector = answered(&[]);
+        collector.take(said(r#"{"launched":true}"#)).unwrap();
+        let token = |stream| format!(r#"{{"returned":{{"secret":"token","stream":"{stream}"}}}}"#);
+        let returned = |stream| LogOutput::StdIn {
+            message: token(stream).into(),
+        };
+        collector.take(returned("stderr")).unwrap();
+        collector.take_output();
+        // The report has this one.
+        collector.take(returned("stderr")).unwrap();
+        assert_eq!(collector.late(), None);
+        collector.take(returned("stdout")).unwrap();
+        let late = collector.late().unwrap();
+        assert_eq!((late.stderr.len(), late.returned.len()), (0, 1));
     }
 
     #[test]

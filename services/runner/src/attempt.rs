@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailey_cell::launch::Returned;
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{AttemptNumber, JobId, PluginName};
 use bytes::Bytes;
@@ -27,8 +28,10 @@ pub struct Attempt {
     pub decision: Signed,
     /// The exact request.
     pub request: Bytes,
-    /// How long the plugin may take.
+    /// How long the plugin may take; nothing where it lasts.
     pub time: Duration,
+    /// Whether it runs until it ends by itself or is cancelled.
+    pub lasts: bool,
 }
 
 /// What became of an attempt.
@@ -63,6 +66,13 @@ pub enum Outcome {
     },
     /// Refused: final.
     Refused(String),
+    /// It lasts, and was ended because it was not well.
+    Unhealthy {
+        /// Why.
+        reason: String,
+        /// The last that was kept.
+        stderr: Bytes,
+    },
 }
 
 /// Why an attempt could not start.
@@ -128,6 +138,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// How long it took.
     pub timings: Timings,
+    /// The secrets that the plugin printed.
+    pub returned: Vec<Returned>,
     /// Its container, to be parted with; `None` where there is none.
     pub remains: Option<Remains>,
 }

@@ -1,5 +1,8 @@
 //! The life of one cell with a job: made or taken, fed, started, watched until it has answered.
 
+mod bounds;
+mod serve;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +11,8 @@ use bailey_cell::Seat;
 use bailey_cell::launch::{Control, Envelope};
 use bailey_config::Config;
 use bailey_trust::{
-    Decision, Loaded, LockSource, LockedPlugin, ProposedPlugin, StateKind, StatementError,
-    UNTRUSTED, VerifyingKey, verify,
+    Decision, Loaded, LockSource, LockedPlugin, ServiceTerms, StatementError, UNTRUSTED,
+    VerifyingKey, verify,
 };
 use bailey_types::PluginName;
 use bytes::Bytes;
@@ -26,8 +29,10 @@ use crate::docker::{Error, Meaning};
 use crate::host_paths;
 use crate::kept::Key;
 use crate::pools::{self, Pools};
-use crate::shelf::Bounds;
+use crate::report::Reports;
+use crate::state;
 use crate::ticket::{self, Tickets};
+use crate::turns::Turns;
 use crate::watch::{Ending, Stop};
 
 /// How long socket-proxy may take to feed a cell that is attached.
@@ -47,6 +52,10 @@ pub struct Workshop<T> {
     pub policy: VerifyingKey,
     /// Room for cells with a job, those that are being parted with included.
     pub room: Arc<Semaphore>,
+    /// Room for cells that last, those that are being parted with included.
+    pub lasting: Arc<Semaphore>,
+    /// Whose cell that lasts is there.
+    pub turns: Turns,
     /// How many jobs run at a time.
     pub slots: usize,
 }
@@ -57,6 +66,8 @@ struct Order {
     plugin: PluginName,
     key: Key,
     untrusted: bool,
+    /// Set where it lasts.
+    terms: Option<ServiceTerms>,
 }
 
 impl Order {
@@ -68,7 +79,7 @@ impl Order {
 
 impl<T: Tickets> Workshop<T> {
     /// Runs one attempt. Its container, if there is one, is left to be parted with.
-    pub async fn run(&self, attempt: &Attempt, stops: &Stops) -> Done {
+    pub async fn run(&self, attempt: &Attempt, stops: &Stops, reports: &impl Reports) -> Done {
         let mut timings = Timings::default();
         let seated = match self.order(attempt) {
             Ok(order) => self
@@ -83,12 +94,13 @@ impl<T: Tickets> Workshop<T> {
                 return Done {
                     outcome,
                     timings,
+                    returned: Vec::new(),
                     remains: None,
                 };
             }
         };
         timings.kind = Some(cell.kind);
-        let work = self.work(&mut cell, &order, attempt, stops, &mut timings);
+        let work = self.work(&mut cell, &order, (attempt, reports), stops, &mut timings);
         // A bug of ours must not leave a container behind.
         let worked = AssertUnwindSafe(work).catch_unwind().await;
         let broken = |_| {
@@ -97,6 +109,7 @@ impl<T: Tickets> Workshop<T> {
         };
         let (outcome, parting) = worked.unwrap_or_else(broken);
         let Order { plugin, key, .. } = order;
+        let returned = cell.watch.collector.returned();
         let remains = Remains {
             cell,
             plugin,
@@ -106,6 +119,7 @@ impl<T: Tickets> Workshop<T> {
         Done {
             outcome,
             timings,
+            returned,
             remains: Some(remains),
         }
     }
@@ -135,11 +149,13 @@ impl<T: Tickets> Workshop<T> {
                 decision.account
             )));
         }
+        let terms = self.terms(attempt, &decision, locked)?;
         Ok(Order {
             loaded,
             plugin,
             key,
             untrusted,
+            terms,
         })
     }
 
@@ -168,19 +184,21 @@ impl<T: Tickets> Workshop<T> {
     ) -> Result<Cell, Outcome> {
         let stalls = &self.pools.stalls;
         if !order.untrusted
+            && order.terms.is_none()
             && let Some(mut cell) = stalls.take_cell(&order.plugin, &order.key).await
         {
             cell.kind = StartKind::Warm;
             return Ok(cell);
         }
         let closed = || Outcome::NotStarted(Trouble::Other("the runner stops".into()));
+        let turn = self.turn(order, stops).await?;
         let begun = Instant::now();
         let mut tries = 0;
-        let cell = loop {
+        let mut cell = loop {
             tries += 1;
             // What is being made is made, whoever stops: nobody would answer for half of it.
             let room = tokio::select! {
-                room = Arc::clone(&self.room).acquire_owned() => room.map_err(|_| closed())?,
+                room = Arc::clone(self.room_of(order)).acquire_owned() => room.map_err(|_| closed())?,
                 stop = stops.at_once() => return Err(before_launch(stop)),
             };
             match self.create(order, attempt, room, tries).await? {
@@ -192,6 +210,7 @@ impl<T: Tickets> Workshop<T> {
             }
         };
         timings.create = begun.elapsed();
+        cell.turn = turn;
         Ok(cell)
     }
 
@@ -215,12 +234,13 @@ impl<T: Tickets> Workshop<T> {
         };
         let spec = maker.cell_spec(subject, seat, order.untrusted, None);
         host_paths::check(&maker.engine, &maker.roster, &*pools.audit, &spec).await?;
+        maker.states.admit(&spec).await?;
         let tenancy = if spec.has_egress() {
             match maker.holder(subject, None).await {
                 Ok(holder) => Tenancy::Own(holder),
                 Err(error) => return Ok(Err((error, false))),
             }
-        } else if order.untrusted || tries > 1 {
+        } else if order.untrusted || order.terms.is_some() || tries > 1 {
             Tenancy::Alone
         } else {
             let kept = pools.stalls.take_holder(&order.plugin, &order.key);
@@ -246,18 +266,27 @@ impl<T: Tickets> Workshop<T> {
         &self,
         cell: &mut Cell,
         order: &Order,
-        attempt: &Attempt,
+        (attempt, reports): (&Attempt, &impl Reports),
         stops: &Stops,
         timings: &mut Timings,
     ) -> (Outcome, Parting) {
         if let Err(outcome) = self.launch(cell, order, attempt, stops, timings).await {
             return (outcome, Parting::Prompt);
         }
+        if let Some(terms) = order.terms {
+            let launched = Instant::now();
+            let outcome = self
+                .serve(cell, order, (attempt, terms), stops, reports)
+                .await;
+            timings.run = launched.elapsed();
+            return (outcome, Parting::Prompt);
+        }
         if !order.untrusted
             && let Ok(locked) = order.locked()
         {
-            let jobs = parallelism(&order.loaded.view, &order.plugin, locked).min(self.slots);
-            let bounds = bounds(&locked.proposed, jobs);
+            let jobs =
+                bounds::parallelism(&order.loaded.view, &order.plugin, locked).min(self.slots);
+            let bounds = bounds::bounds(&locked.proposed, jobs);
             let (plugin, key) = (order.plugin.clone(), order.key.clone());
             self.pools.used(plugin, key, bounds);
         }
@@ -363,6 +392,7 @@ impl<T: Tickets> Workshop<T> {
             Ending::Answered => 0,
             Ending::Overflowed | Ending::Failed => KILLED,
             Ending::TimedOut { killed } => return Outcome::TimedOut { stderr, killed },
+            Ending::Stopped(Stop::OverLimit) => return state::refused(cell.state.as_ref()),
             Ending::Stopped(stop) => return lost(stop.sentence(), stderr),
             Ending::Early => return lost("it wrote before it had its request", stderr),
             Ending::Lost(reason) => return lost(&reason, stderr),
@@ -381,37 +411,6 @@ impl<T: Tickets> Workshop<T> {
             out_of_memory,
         }
     }
-}
-
-/// How much may be kept ready for a plugin of which so many jobs may run. What has state, host paths or egress never starts ahead, whatever
-/// the lock says.
-fn bounds(proposed: &ProposedPlugin, jobs: usize) -> Bounds {
-    if !proposed.egress.is_empty() {
-        return Bounds {
-            cells: 0,
-            holders: 0,
-        };
-    }
-    let has_more = proposed.state != StateKind::None || !proposed.host_paths.is_empty();
-    let warm = usize::try_from(proposed.walls.warm).unwrap_or(usize::MAX);
-    Bounds {
-        cells: if has_more { 0 } else { warm },
-        // One whose cell is being removed is not ready: so twice as many as jobs run.
-        holders: jobs.saturating_mul(2),
-    }
-}
-
-/// Most jobs of the plugin that the engine runs at once.
-fn parallelism(config: &Config, plugin: &PluginName, locked: &LockedPlugin) -> usize {
-    let workers = config.service.max_workers;
-    let by_default = if locked.proposed.manifest.concurrency_safe {
-        workers
-    } else {
-        1
-    };
-    let configured = config.enabled_plugin(plugin);
-    let most = configured.and_then(|plugin| plugin.parallelism);
-    usize::try_from(most.unwrap_or(by_default)).unwrap_or(usize::MAX)
 }
 
 /// Before the launch nothing has happened that counts.
@@ -441,56 +440,5 @@ fn lost(reason: &str, stderr: Bytes) -> Outcome {
     Outcome::Lost {
         reason: reason.to_owned(),
         stderr,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bailey_trust::HostPath;
-    use serde_json::json;
-
-    use super::*;
-
-    fn proposed() -> ProposedPlugin {
-        let zeros = "0".repeat(64);
-        let manifest = json!({
-            "name": "greet", "version": "1", "description": "", "entrypoint": "run", "concurrency_safe": true,
-            "commands": [], "fact_outputs": [], "config_keys": {"required": [], "optional": []},
-            "container": {"image": null, "entrypoint": null, "memory_bytes": null, "millicpus": null, "pids": null, "tmp_bytes": null, "egress": []},
-        });
-        let proposed = json!({
-            "manifest": manifest, "manifest_blake3": zeros, "tree_blake3": zeros, "tar_sha256": zeros, "image": format!("sha256:{zeros}"),
-            "entrypoint": ["/run"], "source": "test", "account": "default",
-            "limits": {"memory_bytes": 1, "millicpus": 1, "pids": 1, "tmp_bytes": 1},
-            "state": "none", "egress": [], "host_paths": [], "walls": {"warm": 3},
-        });
-        serde_json::from_value(proposed).unwrap()
-    }
-
-    #[test]
-    fn what_keeps_or_reaches_something_never_starts_ahead() {
-        let of = |cells, holders| Bounds { cells, holders };
-        assert_eq!(bounds(&proposed(), 2), of(3, 4));
-        let with_state = ProposedPlugin {
-            state: StateKind::Data,
-            ..proposed()
-        };
-        assert_eq!(bounds(&with_state, 2), of(0, 4));
-        let path = HostPath {
-            path: "/srv".into(),
-            device: 1,
-            inode: 2,
-            writable: false,
-        };
-        let with_path = ProposedPlugin {
-            host_paths: vec![path],
-            ..proposed()
-        };
-        assert_eq!(bounds(&with_path, 2), of(0, 4));
-        let with_egress = ProposedPlugin {
-            egress: vec!["example.org:443".into()],
-            ..proposed()
-        };
-        assert_eq!(bounds(&with_egress, 2), of(0, 0));
     }
 }

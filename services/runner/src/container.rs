@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::StartKind;
 use crate::docker::{Attached, Engine, Error, Signal};
 use crate::roster::{Berth, Occupant, Roster};
+use crate::state::{States, Ward};
+use crate::turns::Turn;
 use crate::watch::{Hands, Watch};
 
 /// The name under which socket-proxy answers the image of holders.
@@ -106,15 +108,23 @@ pub struct Cell {
     pub kind: StartKind,
     /// What it is in.
     pub tenancy: Tenancy,
+    /// Its share in what the plugin keeps; given up when it is removed.
+    pub state: Option<Ward>,
     /// Given up when it is removed.
     pub berth: Berth,
     /// Given up when it is removed.
     pub room: OwnedSemaphorePermit,
+    /// Where it lasts: given up when it is removed for certain.
+    pub turn: Option<Turn>,
 }
 
 impl Cell {
     /// Starts it, and watches its end from then on.
     pub async fn start(&mut self) -> Result<(), Error> {
+        if let Some(state) = &mut self.state {
+            state.begin();
+            self.watch.limited_by(Box::pin(state.over()));
+        }
         self.handle.engine.start(&self.handle.id).await?;
         let handle = self.handle.clone();
         self.watch.started(Box::pin(
@@ -132,6 +142,8 @@ pub struct Maker {
     pub stack: StackId,
     /// Where each is written down.
     pub roster: Roster,
+    /// How much plugins keep.
+    pub states: States,
 }
 
 impl Maker {
@@ -195,8 +207,9 @@ impl Maker {
     ) -> Result<Cell, (Error, Tenancy)> {
         let berth = self.roster.begin(Occupant::Cell(seat));
         let holder = tenancy.holder().map(|holder| &*holder.handle.id);
-        let spec = Spec::Cell(self.cell_spec(subject, seat, untrusted, holder));
-        let made = self.create(&spec).await;
+        let spec = self.cell_spec(subject, seat, untrusted, holder);
+        let state = self.states.ward(&spec);
+        let made = self.create(&Spec::Cell(spec)).await;
         let handle = match made {
             Ok(handle) => handle,
             Err(error) => return Err((error, tenancy)),
@@ -219,8 +232,10 @@ impl Maker {
             input: Some(input),
             kind,
             tenancy,
+            state,
             berth,
             room,
+            turn: None,
         })
     }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailey_cell::launch::Returned;
 use bailey_proto::engine::v1::{Assignment, Cancel, HeldLease};
 use bailey_service::Context;
+use bailey_trust::MAX_SERVICES;
 use bailey_types::AttemptNumber;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::attach::Late;
 use crate::attempt::{Attempt, Done, Outcome, StartKind, Stops, Timings, Trouble};
 use crate::care::Care;
 use crate::cell::Workshop;
@@ -18,6 +21,15 @@ use crate::ticket::Tickets;
 
 /// Job id and attempt, as the engine wrote them.
 type Lease = (String, u32);
+
+/// An attempt that is held.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// Cancels it.
+    cancelled: CancellationToken,
+    /// Whether it lasts: then it takes no slot.
+    lasts: bool,
+}
 
 /// See the module.
 pub struct Desk<T, R> {
@@ -31,8 +43,8 @@ pub struct Desk<T, R> {
     pub care: Arc<Care>,
     /// How many jobs run at a time.
     pub slots: usize,
-    /// Attempts whose report was not taken yet, and what cancels each.
-    pub held: watch::Sender<BTreeMap<Lease, CancellationToken>>,
+    /// Attempts whose report was not taken yet.
+    pub held: watch::Sender<BTreeMap<Lease, Holding>>,
 }
 
 impl<T: Tickets, R: Reports> Desk<T, R> {
@@ -51,12 +63,16 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
     pub fn assign(self: &Arc<Self>, assignment: Assignment) {
         let lease = (assignment.job_id.clone(), assignment.attempt);
         let cancelled = CancellationToken::new();
+        let lasts = assignment.lasts;
+        let most = if lasts { MAX_SERVICES } else { self.slots };
         let mut before = 0;
         let is_new = self.held.send_if_modified(|held| {
-            before = held.len();
+            let alike = held.values().filter(|holding| holding.lasts == lasts);
+            before = alike.count();
             let is_new = !held.contains_key(&lease);
             if is_new {
-                held.insert(lease.clone(), cancelled.clone());
+                let cancelled = cancelled.clone();
+                held.insert(lease.clone(), Holding { cancelled, lasts });
             }
             is_new
         });
@@ -65,23 +81,29 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
         }
         let refusal = if self.ctx.shutdown.is_cancelled() {
             Some("the runner stops")
-        } else if before >= self.slots {
+        } else if before >= most {
             Some("the runner has no free slot")
         } else {
             None
         };
         let desk = Arc::clone(self);
         self.ctx.spawn("job", async move {
-            let (outcome, timings) = match refusal {
-                Some(reason) => (not_started(reason), Timings::default()),
+            let (outcome, seen, late) = match refusal {
+                Some(reason) => (not_started(reason), Seen::default(), None),
                 None => desk.work(assignment, cancelled).await,
             };
             let (job_id, attempt) = lease.clone();
-            let report = report::of(job_id, attempt, outcome, timings);
+            let report = report::of(job_id, attempt, outcome, seen);
             report::deliver(&desk.reports, report, &desk.ctx.shutdown).await;
             desk.held.send_modify(|held| {
                 held.remove(&lease);
             });
+            // The answer did not wait for it, and holds no slot for it.
+            if let Some(late) = late
+                && let Ok(late) = late.await
+            {
+                report::amend(&desk.reports, lease, late, &desk.ctx.shutdown).await;
+            }
             Ok(())
         });
     }
@@ -89,9 +111,11 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
     /// Ends an attempt; one that is not held has ended already.
     pub fn cancel(&self, cancel: &Cancel) {
         let held = self.held.borrow();
-        if let Some(cancelled) = held.get(&(cancel.job_id.clone(), cancel.attempt)) {
+        if let Some(holding) = held.get(&(cancel.job_id.clone(), cancel.attempt))
+            && !holding.cancelled.is_cancelled()
+        {
             tracing::info!(job.id = %cancel.job_id, "the engine cancels a job");
-            cancelled.cancel();
+            holding.cancelled.cancel();
         }
     }
 
@@ -100,10 +124,10 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
         &self,
         assignment: Assignment,
         cancelled: CancellationToken,
-    ) -> (Outcome, Timings) {
+    ) -> (Outcome, Seen, Option<oneshot::Receiver<Late>>) {
         let attempt = match attempt(assignment) {
             Ok(attempt) => attempt,
-            Err(why) => return (Outcome::Refused(why), Timings::default()),
+            Err(why) => return (Outcome::Refused(why), Seen::default(), None),
         };
         let stops = Stops {
             cancelled,
@@ -112,26 +136,30 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
         if let Err(trouble) = self.care.admit() {
             let outcome = Outcome::NotStarted(trouble);
             log(&attempt, &outcome, Timings::default());
-            return (outcome, Timings::default());
+            return (outcome, Seen::default(), None);
         }
         let Done {
             outcome,
             timings,
+            returned,
             remains,
-        } = self.workshop.run(&attempt, &stops).await;
-        if let Some(remains) = remains {
-            // Beside the report: neither waits for the other.
-            self.workshop.pools.part(remains);
-        }
+        } = self.workshop.run(&attempt, &stops, &self.reports).await;
+        // Beside the report: neither waits for the other.
+        let late = remains.map(|remains| self.workshop.pools.part(remains));
         match &outcome {
             Outcome::NotStarted(trouble) => self.care.unwell(trouble),
-            Outcome::Finished { .. } | Outcome::TimedOut { .. } => self.care.well(),
+            Outcome::Finished { .. } | Outcome::TimedOut { .. } | Outcome::Unhealthy { .. } => {
+                self.care.well();
+            }
             Outcome::Lost { .. } | Outcome::Refused(_) => {}
         }
         log(&attempt, &outcome, timings);
-        (outcome, timings)
+        (outcome, (timings, returned), late)
     }
 }
+
+/// What the engine is told beside the outcome.
+type Seen = (Timings, Vec<Returned>);
 
 fn not_started(reason: &str) -> Outcome {
     Outcome::NotStarted(Trouble::Other(reason.to_owned()))
@@ -147,9 +175,10 @@ fn attempt(assignment: Assignment) -> Result<Attempt, String> {
         request: assignment.request,
         time: u64::try_from(assignment.timeout_ms)
             .ok()
-            .filter(|time| *time > 0)
+            .filter(|time| (*time > 0) != assignment.lasts)
             .map(Duration::from_millis)
             .ok_or_else(|| bad("timeout_ms"))?,
+        lasts: assignment.lasts,
     })
 }
 
@@ -175,6 +204,9 @@ fn log(attempt: &Attempt, outcome: &Outcome, timings: Timings) {
         }
         Outcome::Lost { reason, .. } => {
             tracing::warn!(plugin.name = %plugin, error = %reason, duration_ms = run_ms, cell.start = start, "{plugin} was lost");
+        }
+        Outcome::Unhealthy { reason, .. } => {
+            tracing::warn!(plugin.name = %plugin, error = %reason, duration_ms = run_ms, cell.start = start, "{plugin} was not well");
         }
         Outcome::Refused(reason) => {
             tracing::warn!(plugin.name = %plugin, error = %reason, cell.start = start, "{plugin} was refused");

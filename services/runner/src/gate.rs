@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bailey_cell::probe::Finding;
-use bailey_cell::{Probe, Spec};
+use bailey_cell::{Look, Probe, Spec};
 use bailey_config::Config;
 use bailey_types::{AccountName, ImageId, JobId, StackId};
 
@@ -129,7 +129,7 @@ pub async fn probe(engine: &Engine, stack: &StackId, roster: &Roster) -> Result<
             stack,
             image: &image,
             job,
-            paths: None,
+            look: Look::Walls,
         }))
         .await?;
     let looked = tokio::time::timeout(LIMIT, run(engine, &id)).await;

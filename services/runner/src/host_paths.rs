@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bailey_cell::{Cell, Paths, Probe, Spec, probe};
+use bailey_cell::{Cell, Entry, Look, Probe, Spec, probe};
 use bailey_trust::HostPath;
 use bailey_types::JobId;
 use serde_json::json;
@@ -85,7 +85,7 @@ async fn look(engine: &Engine, roster: &Roster, cell: &Cell<'_>) -> Result<Found
         stack: cell.stack,
         image: &image,
         job,
-        paths: Some(Paths {
+        look: Look::Paths(Entry {
             serial: cell.serial,
             plugin: cell.plugin,
             locked: cell.locked,

@@ -23,7 +23,9 @@ mod report;
 mod roster;
 mod rpc;
 mod shelf;
+mod state;
 mod ticket;
+mod turns;
 mod watch;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
 use bailey_service::Context;
+use bailey_trust::MAX_SERVICES;
 use bailey_types::{Serial, Service};
 use tokio::sync::Semaphore;
 
@@ -48,7 +51,9 @@ use crate::reconcile::{Keeper, Reconciler};
 use crate::report::ToEngine;
 use crate::roster::Roster;
 use crate::rpc::Channel;
+use crate::state::{Probes, States};
 use crate::ticket::Broker;
+use crate::turns::Turns;
 
 /// Containers that are kept ready at most, for each job that may run.
 const READY_PER_SLOT: usize = 8;
@@ -123,12 +128,21 @@ fn start(ctx: &Context, peers: Peers, args: Args) -> Arc<Stalls> {
     });
     let care = Arc::new(Care::new(ctx, Arc::clone(&reconciler)));
     let policy_key = ctx.trust.signing.policy;
+    let probes = Probes {
+        engine: docker.clone(),
+        stack: ctx.trust.stack.clone(),
+        roster: roster.clone(),
+        lock: Arc::clone(&lock),
+    };
+    let audit = Arc::clone(&peers.audit);
+    let states = States::new(ctx.clone(), Arc::new(probes), audit);
     let pools = Arc::new(Pools {
         ctx: ctx.clone(),
         maker: Arc::new(Maker {
             engine: docker,
             stack: ctx.trust.stack.clone(),
             roster,
+            states,
         }),
         lock: Arc::clone(&lock),
         grants: Grants::new(peers.policy, policy_key, ctx.clock.clone()),
@@ -147,6 +161,8 @@ fn start(ctx: &Context, peers: Peers, args: Args) -> Arc<Stalls> {
             lock,
             policy: policy_key,
             room: Arc::new(Semaphore::new(CELLS_PER_SLOT * args.slots())),
+            lasting: Arc::new(Semaphore::new(CELLS_PER_SLOT * MAX_SERVICES)),
+            turns: Turns::default(),
             slots: args.slots(),
         },
         reports: ToEngine(client.clone()),

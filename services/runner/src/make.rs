@@ -209,7 +209,7 @@ impl Make {
                 grants.forget(&self.plugin);
                 return Err(Failure::Refused(reason.clone()));
             }
-            Some(Control::Launched(_)) | None => {
+            Some(Control::Launched(_) | Control::Returned(_)) | None => {
                 return Err(Failure::Other(
                     "socket-proxy did not answer the grant".into(),
                 ));

@@ -8,13 +8,15 @@ use bailey_service::Context;
 use bailey_trust::{Loaded, LockSource, LockedPlugin};
 use bailey_types::PluginName;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use crate::attach::Late;
 use crate::attempt::{Parting, Remains, Trouble};
 use crate::audit::Record;
+use crate::backoff::Backoff;
 use crate::care::Care;
-use crate::container::{Cell, Holder, Maker, Tenancy};
+use crate::container::{Cell, Handle, Holder, Maker, Tenancy};
 use crate::grants::Grants;
 use crate::kept::{Key, Ready, Stall, Stalls};
 use crate::make::Make;
@@ -24,9 +26,12 @@ use crate::shelf::{Bounds, Shelf, Step};
 /// How often what is kept is looked at when nothing happens.
 const TURN: Duration = Duration::from_secs(5);
 /// How far a call is ahead of the making of what the next one is to find.
-const HEAD_START: Duration = Duration::from_millis(20);
+const HEAD_START: Duration = Duration::from_millis(50);
 /// How long a cell that has answered may take to end by itself.
 const PARTING: Duration = Duration::from_secs(2);
+/// Waits between tries to remove what must be gone.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LAST_WAIT: Duration = Duration::from_secs(8);
 
 /// See the module.
 pub struct Pools {
@@ -175,14 +180,16 @@ impl Pools {
         }
     }
 
-    /// Parts with a cell that is done with, beside whatever else goes on.
-    pub fn part(self: &Arc<Self>, remains: Remains) {
+    /// Parts with a cell that is done with, beside whatever else goes on. What it still says on standard error is told when it has ended; where
+    /// there is nothing to tell, the other end is dropped.
+    pub fn part(self: &Arc<Self>, remains: Remains) -> oneshot::Receiver<Late> {
         let Remains {
             mut cell,
             plugin,
             key,
             parting,
         } = remains;
+        let (tell, told) = oneshot::channel();
         let pools = Arc::clone(self);
         self.ctx.spawn("parting", async move {
             if parting == Parting::Gentle {
@@ -192,9 +199,15 @@ impl Pools {
                 }
                 pools.late(&plugin, &cell);
             }
+            if let Some(late) = cell.watch.collector.late()
+                && tell.send(late).is_err()
+            {
+                tracing::debug!(plugin.name = %plugin, "nobody waited for what {plugin} still said");
+            }
             pools.put_away(&plugin, &key, cell).await;
             Ok(())
         });
+        told
     }
 
     /// What a plugin writes after its answer is no reason to fail the job, but somebody should know.
@@ -217,6 +230,7 @@ impl Pools {
             tenancy,
             berth,
             room,
+            turn,
             ..
         } = cell;
         drop((watch, input));
@@ -226,6 +240,12 @@ impl Pools {
             self.care.unwell(&Trouble::Docker(why));
         }
         drop((berth, room));
+        if let Some(turn) = turn {
+            if !is_removed {
+                self.insist(&handle).await;
+            }
+            drop(turn);
+        }
         match tenancy {
             Tenancy::Alone => {}
             Tenancy::Own(holder) => self.remove_holder(holder).await,
@@ -242,6 +262,20 @@ impl Pools {
             }
         }
         self.stalls.wake.notify_one();
+    }
+
+    /// Tries to remove a container until it is gone, or the runner stops: then the next life removes it before it starts anything.
+    async fn insist(&self, handle: &Handle) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+        let gone = async {
+            while handle.remove().await.is_err() {
+                tokio::time::sleep(backoff.next()).await;
+            }
+        };
+        tokio::select! {
+            () = gone => {}
+            () = self.ctx.shutdown.cancelled() => {}
+        }
     }
 
     /// Removes what a cell was to be in that could not be made.

@@ -1,5 +1,5 @@
-//! Plugins whose containers end again and again before anybody asked them anything: none of such a plugin is kept ready until the
-//! operator says so, or locks it anew.
+//! Plugins whose containers end again and again before anybody asked them anything, or though they should last: none of such a plugin is
+//! kept ready or running until the operator says so, or locks it anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,7 @@ impl Quarantine {
         }
     }
 
-    /// A container of the plugin ended that should have waited for a request. Answers whether the plugin is held.
+    /// A container of the plugin ended that should have waited for a request, or should have lasted. Answers whether the plugin is held.
     pub fn crashed(&self, plugin: &PluginName, locked: &LockedPlugin, why: &str) -> bool {
         let now = Instant::now();
         let mut histories = self.histories();
@@ -205,7 +205,7 @@ impl History {
         }
         self.held = Some(format!(
             "{plugin} is quarantined: {CRASHES} of its containers ended by themselves within {} minutes ({why}); \
-             none is kept ready any more: mend it or say `warm: 0`, then run `bailey plugin clear {plugin}` or lock it anew",
+             none is started ahead or kept running any more: mend it (or say `warm: 0`), then run `bailey plugin clear {plugin}` or lock it anew",
             WINDOW.as_secs() / 60
         ));
         true

@@ -3,14 +3,17 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bailey_cell::launch::{OutputStream, Returned};
 use bailey_error::Kind;
 use bailey_proto::engine::v1::lease_service_client::LeaseServiceClient;
 use bailey_proto::engine::v1::report_request;
 use bailey_proto::engine::v1::{
-    self as wire, Finished, Lost, NotStarted, Refused, ReportRequest, TimedOut,
+    self as wire, AmendRequest, Finished, Lost, NotStarted, Refused, ReportRequest, ReturnedSecret,
+    TakeLineRequest, TimedOut, Unhealthy,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::attach::Late;
 use crate::attempt::{Outcome, StartKind, Timings};
 use crate::backoff::Backoff;
 use crate::rpc::Channel;
@@ -30,6 +33,16 @@ pub trait Reports: Send + Sync + 'static {
         &self,
         report: ReportRequest,
     ) -> impl Future<Output = Result<(), tonic::Status>> + Send;
+
+    /// Takes what was known of an attempt only after its report.
+    fn amend(
+        &self,
+        amendment: AmendRequest,
+    ) -> impl Future<Output = Result<(), tonic::Status>> + Send;
+
+    /// Takes one line of a service.
+    fn line(&self, line: TakeLineRequest)
+    -> impl Future<Output = Result<(), tonic::Status>> + Send;
 }
 
 /// The engine, over the mesh.
@@ -42,6 +55,65 @@ impl Reports for ToEngine {
         let answer = tokio::time::timeout(LIMIT, client.report(report)).await;
         let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
         answer.unwrap_or_else(late).map(drop)
+    }
+
+    async fn amend(&self, amendment: AmendRequest) -> Result<(), tonic::Status> {
+        let mut client = self.0.clone();
+        let answer = tokio::time::timeout(LIMIT, client.amend(amendment)).await;
+        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
+        answer.unwrap_or_else(late).map(drop)
+    }
+
+    async fn line(&self, line: TakeLineRequest) -> Result<(), tonic::Status> {
+        let mut client = self.0.clone();
+        let answer = tokio::time::timeout(LIMIT, client.take_line(line)).await;
+        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
+        answer.unwrap_or_else(late).map(drop)
+    }
+}
+
+/// Hands on one line of a service, again and again, until the engine has taken it; the error says why it never will. The engine may be away
+/// for long: the service waits with its next line, and goes on as if nothing had been.
+pub async fn deliver_line(to: &impl Reports, line: TakeLineRequest) -> Result<(), String> {
+    let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+    loop {
+        let Err(status) = to.line(line.clone()).await else {
+            return Ok(());
+        };
+        if is_final(&status) {
+            return Err(format!(
+                "the engine takes no line of it: {}",
+                status.message()
+            ));
+        }
+        tracing::warn!(job.id = %line.job_id, error = %status.message(), "the engine did not take a line of a service; trying again");
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// Tells the engine what a plugin said after its report, until it has taken that, says that it never will, or the runner stops.
+pub async fn amend(
+    to: &impl Reports,
+    (job_id, attempt): (String, u32),
+    late: Late,
+    stopping: &CancellationToken,
+) {
+    let amendment = AmendRequest {
+        job_id,
+        attempt,
+        stderr: late.stderr,
+        returned_secrets: late.returned.into_iter().map(returned_secret).collect(),
+    };
+    let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+    while let Err(status) = to.amend(amendment.clone()).await {
+        tracing::warn!(job.id = %amendment.job_id, error = %status.message(), "the engine did not take what a plugin said beside its answer");
+        if is_final(&status) {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = stopping.cancelled() => return,
+        }
     }
 }
 
@@ -90,7 +162,12 @@ fn is_final(status: &tonic::Status) -> bool {
 }
 
 /// The report of an outcome.
-pub fn of(job_id: String, attempt: u32, outcome: Outcome, timings: Timings) -> ReportRequest {
+pub fn of(
+    job_id: String,
+    attempt: u32,
+    outcome: Outcome,
+    (timings, returned): (Timings, Vec<Returned>),
+) -> ReportRequest {
     let outcome = match outcome {
         Outcome::Finished {
             stdout,
@@ -116,6 +193,9 @@ pub fn of(job_id: String, attempt: u32, outcome: Outcome, timings: Timings) -> R
         }
         Outcome::Lost { reason, stderr } => report_request::Outcome::Lost(Lost { reason, stderr }),
         Outcome::Refused(reason) => report_request::Outcome::Refused(Refused { reason }),
+        Outcome::Unhealthy { reason, stderr } => {
+            report_request::Outcome::Unhealthy(Unhealthy { reason, stderr })
+        }
     };
     let timings = Some(wire::Timings {
         create_us: micros(timings.create),
@@ -129,6 +209,18 @@ pub fn of(job_id: String, attempt: u32, outcome: Outcome, timings: Timings) -> R
         attempt,
         outcome: Some(outcome),
         timings,
+        returned_secrets: returned.into_iter().map(returned_secret).collect(),
+    }
+}
+
+fn returned_secret(Returned { secret, stream }: Returned) -> ReturnedSecret {
+    let stream = match stream {
+        OutputStream::Stdout => wire::OutputStream::Stdout,
+        OutputStream::Stderr => wire::OutputStream::Stderr,
+    };
+    ReturnedSecret {
+        secret: secret.to_string(),
+        stream: stream.into(),
     }
 }
 
@@ -170,11 +262,32 @@ mod tests {
             *self.1.lock().unwrap() += 1;
             self.0.lock().unwrap().pop().map_or(Ok(()), Err)
         }
+
+        async fn amend(&self, _: AmendRequest) -> Result<(), tonic::Status> {
+            *self.1.lock().unwrap() += 1;
+            self.0.lock().unwrap().pop().map_or(Ok(()), Err)
+        }
+
+        async fn line(&self, _: TakeLineRequest) -> Result<(), tonic::Status> {
+            *self.1.lock().unwrap() += 1;
+            self.0.lock().unwrap().pop().map_or(Ok(()), Err)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_waits_for_an_engine_that_is_away_and_not_for_one_that_does_not_want_it() {
+        let line = TakeLineRequest::default;
+        let engine = Deaf::new(vec![tonic::Status::unavailable("away"); 7]);
+        assert_eq!(deliver_line(&engine, line()).await, Ok(()));
+        assert_eq!(engine.asked(), 8);
+        let engine = Deaf::new(vec![tonic::Status::failed_precondition("over"); 3]);
+        assert!(deliver_line(&engine, line()).await.is_err());
+        assert_eq!(engine.asked(), 1);
     }
 
     fn report() -> ReportRequest {
         let outcome = Outcome::NotStarted(Trouble::Other("x".into()));
-        of("job".into(), 1, outcome, Timings::default())
+        of("job".into(), 1, outcome, (Timings::default(), Vec::new()))
     }
 
     #[tokio::test(start_paused = true)]

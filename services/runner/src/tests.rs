@@ -5,6 +5,7 @@ mod footing;
 mod peers;
 mod ready;
 mod reconcile;
+mod service;
 mod stand_in;
 mod subject;
 mod world;

@@ -1,5 +1,7 @@
 //! Watches one running cell: reads what it says, keeps its time, ends it where it must be ended.
 
+mod serve;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 use crate::answer::Answer;
 use crate::attach::Collector;
 use crate::docker::{Error, Signal};
+
+pub use serve::Served;
 
 /// Between SIGTERM and SIGKILL (reference: ductile 1.6).
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,6 +43,8 @@ pub enum Stop {
     Cancelled,
     /// The runner stops.
     Stopping,
+    /// Its plugin keeps more than it may.
+    OverLimit,
 }
 
 impl Stop {
@@ -47,6 +53,7 @@ impl Stop {
         match self {
             Self::Cancelled => "cancelled",
             Self::Stopping => "the runner was stopped",
+            Self::OverLimit => "its plugin keeps more than it may",
         }
     }
 }
@@ -103,6 +110,8 @@ pub type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 pub type Exit = Pin<Box<dyn Future<Output = Result<i64, Error>> + Send>>;
 /// A wish to stop it.
 pub type Stopped = Pin<Box<dyn Future<Output = Stop> + Send>>;
+/// What its plugin keeps has become too much.
+pub type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The writing of an envelope.
 pub type Feed = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
 
@@ -115,6 +124,7 @@ pub struct Watch<H> {
     /// Until when the output of an ended container is read.
     drained: Option<Instant>,
     stop: Option<Stopped>,
+    over: Option<Over>,
     feed: Option<Feed>,
     /// The answer was told already.
     is_answered: bool,
@@ -132,6 +142,7 @@ impl<H: Hands> Watch<H> {
             exit_code: None,
             drained: None,
             stop: None,
+            over: None,
             feed: None,
             is_answered: false,
             collector: Collector::default(),
@@ -151,6 +162,11 @@ impl<H: Hands> Watch<H> {
     /// From now on this stops it.
     pub fn stopped_by(&mut self, stop: Stopped) {
         self.stop = Some(stop);
+    }
+
+    /// From now on the end of this stops it too.
+    pub fn limited_by(&mut self, over: Over) {
+        self.over = Some(over);
     }
 
     /// Writes a message to socket-proxy. That goes on beside the reading: neither side may wait for the other's pipe.
@@ -262,6 +278,10 @@ impl<H: Hands> Watch<H> {
                 stop = ready(&mut self.stop) => {
                     self.stop = None;
                     return Step::Stopped(stop);
+                }
+                () = ready(&mut self.over) => {
+                    self.over = None;
+                    return Step::Stopped(Stop::OverLimit);
                 }
                 () = tokio::time::sleep_until(until) => {
                     return self.exit_code.map_or(Step::TimeUp, Step::Ended);

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Status};
 
 use crate::db;
 use crate::db::pending::{Pending, Start};
+use crate::service;
 use crate::state::State;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +30,7 @@ pub async fn run(ctx: Context, state: State) -> anyhow::Result<()> {
     let mut pause = FIRST_PAUSE;
     loop {
         let away = tokio::select! {
-            delivered = deliver(&state, &engine) => delivered?,
+            delivered = deliver_all(&state, &engine) => delivered?,
             () = ctx.shutdown.cancelled() => return Ok(()),
         };
         ctx.trouble(
@@ -51,6 +52,13 @@ pub async fn run(ctx: Context, state: State) -> anyhow::Result<()> {
             () = ctx.shutdown.cancelled() => return Ok(()),
         };
     }
+}
+
+/// Sends services first: they wait for nothing.
+async fn deliver_all(state: &State, engine: &Engine) -> anyhow::Result<Option<Status>> {
+    let away = service::deliver(state, &engine.channel).await?;
+    // One service that cannot be put in keeps no schedule waiting.
+    Ok(deliver(state, engine).await?.or(away))
 }
 
 /// Sends everything that is queued, oldest first; answers why it stopped before the end.
@@ -141,7 +149,7 @@ async fn leave_out(
 }
 
 /// Whether trying again would be answered the same.
-fn is_final(code: Code) -> bool {
+pub(crate) fn is_final(code: Code) -> bool {
     match code {
         Code::InvalidArgument
         | Code::NotFound
@@ -199,7 +207,7 @@ impl Engine {
     }
 }
 
-async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(crate) async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late =
         |_| Status::deadline_exceeded(format!("the engine did not answer within {LONGEST_CALL:?}"));
     tokio::time::timeout(LONGEST_CALL, call)

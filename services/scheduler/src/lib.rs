@@ -4,6 +4,7 @@ mod db;
 mod delivery;
 mod plan;
 mod rhythm;
+mod service;
 mod state;
 mod timer;
 

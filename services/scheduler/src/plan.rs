@@ -1,6 +1,6 @@
-//! The schedules of the lock.
+//! The schedules and services of the lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_config::{Config, IfRunning, Schedule};
 use bailey_trust::Lock;
@@ -13,6 +13,8 @@ pub type Key = (PluginName, ScheduleId);
 #[derive(Debug, Default)]
 pub struct Plan {
     pub entries: BTreeMap<Key, Entry>,
+    /// Plugins of which a cell is to last.
+    pub services: BTreeSet<PluginName>,
 }
 
 /// One schedule.
@@ -37,7 +39,19 @@ impl Entry {
 /// The plan of a lock: from the locked text, not from the files.
 pub fn parse(lock: &Lock) -> Result<Plan, String> {
     let config = bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())?;
-    Ok(of(&config))
+    let mut plan = of(&config);
+    plan.services = services(lock, &config);
+    Ok(plan)
+}
+
+fn services(lock: &Lock, config: &Config) -> BTreeSet<PluginName> {
+    let locked = lock.plugins.iter();
+    locked
+        .filter(|(name, plugin)| {
+            plugin.proposed.walls.service.is_some() && config.enabled_plugin(name).is_some()
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 fn of(config: &Config) -> Plan {

@@ -16,6 +16,7 @@ use crate::db::pending::Start;
 use crate::db::schedule::Row;
 use crate::plan::{Entry, Key, Plan};
 use crate::rhythm::Rhythm;
+use crate::service;
 use crate::state::State;
 
 /// How often the lock is looked at (one `stat`).
@@ -36,6 +37,9 @@ pub async fn run(ctx: Context, state: State) -> anyhow::Result<()> {
         timer.look().await?;
         timer.fire_due().await?;
         let now = ctx.clock.now();
+        if service::is_due(&timer.state, now) {
+            timer.state.fired.notify_one();
+        }
         let next = timer
             .schedules
             .values()
@@ -122,6 +126,8 @@ impl Timer {
             schedules.len()
         );
         self.schedules = schedules;
+        let services = service::all(&self.state, &loaded.view.services)?;
+        *self.state.services() = services;
         // Starts of an earlier life wait too.
         self.state.fired.notify_one();
         Ok(())

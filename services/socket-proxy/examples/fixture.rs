@@ -1,9 +1,12 @@
 //! What the tests run in cells: a plugin that does as its request says, and tells what it sees.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde_json::{Value, json};
@@ -48,6 +51,13 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Some("hang") => return hang(),
         Some("write") => std::fs::write(text_of(&request, "path"), text_of(&request, "text"))?,
+        Some("fill") => fill(&request)?,
+        // A folder that nobody looks into, not even this.
+        Some("close") => {
+            let path = text_of(&request, "path");
+            std::fs::create_dir(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o000))?;
+        }
         Some("read") => out.write_all(&std::fs::read(text_of(&request, "path"))?)?,
         Some("dial") => {
             let mut said = String::new();
@@ -65,6 +75,19 @@ fn text_of<'a>(request: &'a Value, name: &str) -> &'a str {
         .get(name)
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+/// Writes files of 1 MiB to a folder until somebody ends it, or there are as many as it should write.
+fn fill(request: &Value) -> std::io::Result<()> {
+    let path = Path::new(text_of(request, "path"));
+    let files = request.get("files").and_then(Value::as_u64);
+    for number in 0..files.unwrap_or(u64::MAX) {
+        std::fs::write(path.join(number.to_string()), vec![b'x'; 1 << 20])?;
+        if files.is_none() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
 }
 
 fn hang() -> Result<ExitCode, Box<dyn std::error::Error>> {

@@ -1,5 +1,6 @@
 //! The Docker Engine behind its socket: our own requests, our own bytes, one connection each.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,12 @@ impl Engine {
         )
         .await
         .map(drop)
+    }
+
+    /// Whether the engine's socket, as this process sees it, has been removed. A container is given the file, not its name: an engine that has
+    /// restarted listens on another one, and the old one never answers again.
+    pub fn is_cut_off(&self) -> bool {
+        std::fs::metadata(&self.socket).is_ok_and(|socket| socket.nlink() == 0)
     }
 
     /// Sends a request and reads its answer as JSON.

@@ -13,6 +13,9 @@ pub enum Error {
     /// No container of that id was made here, or it is gone.
     #[error("this proxy made no such container")]
     NoSuchContainer,
+    /// There is nothing to measure: no cell of the plugin has kept anything yet.
+    #[error("the plugin keeps nothing yet")]
+    NoState,
     /// It may be right, but not under the lock as it is here: reading the lock again may help.
     #[error("{0}")]
     NotNow(String),
@@ -31,7 +34,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused(_) => StatusCode::FORBIDDEN,
-            Self::NoSuchContainer => StatusCode::NOT_FOUND,
+            Self::NoSuchContainer | Self::NoState => StatusCode::NOT_FOUND,
             Self::NotNow(_) => StatusCode::CONFLICT,
             Self::Engine(error) => match error {
                 engine::Error::Unreachable(_) | engine::Error::TooOld(_) => {
@@ -47,7 +50,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Refused(_) | Self::NoSuchContainer => true,
-            Self::NotNow(_) | Self::Engine(_) => false,
+            Self::NoState | Self::NotNow(_) | Self::Engine(_) => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
     Decision, PoolGrant, SealingKey, SigningKeys, Ticket, UNTRUSTED, strict_json, verify,
 };
-use bailey_types::{AttemptNumber, DecisionId, JobId, Sha256, TicketId, Timestamp};
+use bailey_types::{AttemptNumber, DecisionId, JobId, SecretName, Sha256, TicketId, Timestamp};
 use serde::Deserialize;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
@@ -29,10 +29,17 @@ pub struct Delivery {
     pub bytes: Zeroizing<Vec<u8>>,
     /// What to take out of its output.
     pub patterns: Patterns,
-    /// The decision it rests on.
-    pub decision: DecisionId,
+    /// What it is written down with.
+    pub names: Names,
     /// The decision as policy signed it.
     pub signed_decision: Signed,
+}
+
+/// What a launch is called.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The decision it rests on.
+    pub decision: DecisionId,
     /// The job that was decided.
     pub job: JobId,
     /// Which attempt of it.
@@ -90,11 +97,13 @@ impl Keys {
         Ok(Delivery {
             bytes,
             patterns,
-            decision: decision.id,
+            names: Names {
+                decision: decision.id,
+                job: decision.job,
+                attempt: decision.attempt,
+                ticket: ticket.id,
+            },
             signed_decision: envelope.decision.clone(),
-            job: decision.job,
-            attempt: decision.attempt,
-            ticket: ticket.id,
         })
     }
 
@@ -209,7 +218,7 @@ fn secrets(request: &[u8]) -> Result<Patterns, Refusal> {
     #[derive(Deserialize)]
     struct Request {
         #[serde(default)]
-        secrets: BTreeMap<String, Zeroizing<String>>,
+        secrets: BTreeMap<SecretName, Zeroizing<String>>,
     }
 
     // The plugin must not read secrets where this does not see them, in a second member for example.
@@ -220,6 +229,6 @@ fn secrets(request: &[u8]) -> Result<Patterns, Refusal> {
     let pairs = request
         .secrets
         .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+        .map(|(name, value)| (name, value.as_str()));
     Ok(Patterns::new(pairs))
 }

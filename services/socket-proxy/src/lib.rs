@@ -9,6 +9,8 @@ pub mod frames;
 pub mod http;
 pub mod launch;
 pub mod lease;
+pub mod measure;
+pub mod output;
 mod own_image;
 pub mod probe;
 pub mod proxy;
@@ -116,7 +118,7 @@ pub async fn serve(ctx: Context, args: Args, audit: Arc<dyn Record>) -> anyhow::
     ctx.stopped().await
 }
 
-/// Says what is missing, and tidies up as soon as the engine answers.
+/// Says what is missing, tidies up as soon as the engine answers, and ends when it never can again.
 async fn watch(proxy: Arc<Proxy>, ctx: Context, keep: Duration) -> anyhow::Result<()> {
     let mut every = tokio::time::interval(WATCH_EVERY);
     let mut tidied = false;
@@ -127,6 +129,12 @@ async fn watch(proxy: Arc<Proxy>, ctx: Context, keep: Duration) -> anyhow::Resul
         }
         ctx.process.trouble("lock", proxy.lock_trouble());
         let mut docker = proxy.engine().ping().await;
+        if docker.is_err() && proxy.engine().is_cut_off() {
+            // Docker starts this container again as soon as it is back, with the socket that it has then.
+            anyhow::bail!(
+                "the Docker Engine's socket was replaced: only a new start sees the new one"
+            );
+        }
         if docker.is_ok() && !tidied {
             docker = seal::remove_leftovers(proxy.engine(), proxy.stack()).await;
             tidied = docker.is_ok();

@@ -351,7 +351,7 @@ impl Registry {
             },
             Life::Probe { started: true } => return Err(Denied::StartedBefore),
             Life::Probe { started } => {
-                running.another_probe()?;
+                running.another_probe(&entry.record.identity)?;
                 *started = true;
             }
         }

@@ -61,7 +61,7 @@ impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Refused(_) => Kind::PermissionDenied,
-            Self::NoSuchContainer => Kind::NotFound,
+            Self::NoSuchContainer | Self::NoState => Kind::NotFound,
             Self::NotNow(_) => Kind::FailedPrecondition,
             Self::Engine(error) => error.kind(),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailey_cell::launch::{CONTROL_FRAME, Control, MAX_ENVELOPE_BYTES, Message};
+use bailey_cell::launch::{Control, MAX_ENVELOPE_BYTES, Message, Returned};
 use bailey_error::Chain;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _, ReadHal
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::frames::{self, Stream, frame};
+use crate::frames::{self, Stream};
 use crate::launch::{Delivery, Refusal};
+use crate::output::{control, pump, write};
 use crate::proxy::Proxy;
 use crate::registry::{ContainerId, Record};
 use crate::room::{Place, Room};
-use crate::scrub::{Patterns, Scrubber};
 
 /// How long a cell waits for its request.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,15 @@ impl Session {
         if let Err(refusal) = proxy.launched(id, &self.record, &delivery) {
             return refuse(proxy, id, refusal, to_runner).await;
         }
-        pass((delivery, place), from_engine, to_engine, to_runner).await
+        let names = delivery.names.clone();
+        let alarm = |returned: &Returned| proxy.returned(id, &self.record, &names, returned);
+        pass(
+            (delivery, place),
+            (from_engine, to_engine),
+            to_runner,
+            alarm,
+        )
+        .await
     }
 }
 
@@ -241,9 +249,9 @@ async fn receive(
 /// Feeds the cell and hands on what it writes, both at once: a plugin may write much before it has read all.
 async fn pass(
     (delivery, place): (Delivery, Place),
-    from_engine: FromEngine,
-    to_engine: WriteHalf<TokioIo<Upgraded>>,
+    (from_engine, to_engine): (FromEngine, WriteHalf<TokioIo<Upgraded>>),
     to_runner: &mut ToRunner,
+    alarm: impl FnMut(&Returned),
 ) -> Result<(), frames::Error> {
     let Delivery {
         bytes, patterns, ..
@@ -257,7 +265,7 @@ async fn pass(
     };
     let output = async {
         control(to_runner, &Control::Launched(true)).await?;
-        pump(from_engine, to_runner, patterns).await
+        pump(from_engine, to_runner, patterns, alarm).await
     };
     let ((), ended) = tokio::join!(feed, output);
     ended
@@ -268,46 +276,6 @@ async fn feed(mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<
     to.write_all(b"\n").await?;
     // The plugin sees the end of its input only now.
     to.shutdown().await
-}
-
-/// Hands on the cell's output, without the secrets it was given.
-pub async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-    mut from: frames::Reader<R>,
-    to: &mut W,
-    patterns: Patterns,
-) -> Result<(), frames::Error> {
-    let (mut out, mut err) = (Scrubber::new(patterns.clone()), Scrubber::new(patterns));
-    while let Some((stream, piece)) = from.next().await? {
-        let clean = match stream {
-            Stream::Out => out.push(piece),
-            Stream::Err => err.push(piece),
-        };
-        write(to, stream, &clean).await?;
-    }
-    write(to, Stream::Out, &out.finish()).await?;
-    write(to, Stream::Err, &err.finish()).await?;
-    Ok(())
-}
-
-async fn write(
-    to: &mut (impl AsyncWrite + Unpin),
-    stream: Stream,
-    clean: &[u8],
-) -> std::io::Result<()> {
-    if clean.is_empty() {
-        return Ok(());
-    }
-    to.write_all(&frame(stream.code(), clean)).await?;
-    to.flush().await
-}
-
-async fn control(
-    to: &mut (impl AsyncWrite + Unpin),
-    control: &Control,
-) -> Result<(), frames::Error> {
-    to.write_all(&frame(CONTROL_FRAME, &control.to_json()))
-        .await?;
-    Ok(to.flush().await?)
 }
 
 #[cfg(test)]
@@ -352,39 +320,5 @@ mod tests {
         drop(half_sent);
         assert!(!received.await.unwrap());
         assert!(timeout(Duration::from_secs(10), sent_large).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn each_stream_is_scrubbed_by_itself() {
-        // Given a secret whose halves are split over frames of its stream, with the other stream in between
-        let frames = [
-            frame(1, b"out hunt"),
-            frame(2, b"err er2! "),
-            frame(1, b"er2! end"),
-            frame(2, b"hunter2!"),
-        ];
-        let mut passed = Vec::new();
-
-        // When they are pumped
-        let patterns = Patterns::new([("token", "hunter2!")]);
-        pump(
-            frames::Reader::new(&frames.concat()[..]),
-            &mut passed,
-            patterns,
-        )
-        .await
-        .unwrap();
-
-        // Then each stream reads as if it had come alone
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut reader = frames::Reader::new(&passed[..]);
-        while let Some((stream, piece)) = reader.next().await.unwrap() {
-            match stream {
-                Stream::Out => out.extend_from_slice(piece),
-                Stream::Err => err.extend_from_slice(piece),
-            }
-        }
-        assert_eq!(out, b"out [secret:token] end");
-        assert_eq!(err, b"err er2! [secret:token]");
     }
 }

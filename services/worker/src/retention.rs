@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bailey_mesh::{Mesh, MeshChannel};
-use bailey_proto::engine::v1::PruneRequest;
 use bailey_proto::engine::v1::retention_service_client::RetentionServiceClient;
+use bailey_proto::engine::v1::{PruneRequest, PruneResponse};
 use bailey_service::Context;
 use bailey_trust::{Lock, LockSource};
 use bailey_types::{Serial, Service};
@@ -56,7 +56,7 @@ pub async fn run(ctx: Context, mesh: Mesh) -> anyhow::Result<()> {
     }
 }
 
-/// How long finished jobs, with their logs, and events stay: one table holds both, so the longer of the two spans counts.
+/// How long finished jobs, with their logs, events and facts stay: one table holds both, so the longer of the two spans counts.
 fn kept_for(lock: &Lock) -> Result<Duration, String> {
     let config = bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())?;
     Ok(config
@@ -70,43 +70,44 @@ async fn round(ctx: &Context, mesh: &Mesh, lock: &LockSource<Duration>) -> Resul
     let kept_for = lock.current().map_err(|e| e.to_string())?.view;
     let before = ctx.clock.now().minus(kept_for);
     let mut client = RetentionServiceClient::new(mesh.channel(Service::Engine));
-    let (mut jobs, mut events) = (0_u64, 0_u64);
+    let (mut jobs, mut events, mut facts) = (0_u64, 0_u64, 0_u64);
     for _ in 0..MAX_BATCHES {
         let pruned = batch(&mut client, before.0).await?;
-        jobs = jobs.saturating_add(pruned.0);
-        events = events.saturating_add(pruned.1);
-        if pruned.0.max(pruned.1) < u64::from(BATCH) {
+        jobs = jobs.saturating_add(pruned.jobs);
+        events = events.saturating_add(pruned.events);
+        facts = facts.saturating_add(pruned.facts);
+        if pruned.jobs.max(pruned.events).max(pruned.facts) < u64::from(BATCH) {
             break;
         }
         tokio::time::sleep(BREATHER).await;
     }
-    if jobs + events > 0 {
+    if jobs > 0 || events > 0 || facts > 0 {
         tracing::info!(
             jobs,
             events,
-            "pruned {jobs} jobs and {events} events from before {before}"
+            facts,
+            "pruned {jobs} jobs, {events} events and {facts} facts from before {before}"
         );
-        let fields = json!({"jobs": jobs, "events": events, "before_ms": before.0});
+        let fields = json!({"jobs": jobs, "events": events, "facts": facts, "before_ms": before.0});
         mesh.auditor().append("retention.pruned", &fields);
     }
     Ok(())
 }
 
-/// One call: how many jobs and events went.
+/// One call: how many of each kind went.
 async fn batch(
     client: &mut RetentionServiceClient<MeshChannel>,
     before_ms: i64,
-) -> Result<(u64, u64), String> {
+) -> Result<PruneResponse, String> {
     let request = PruneRequest {
         jobs_before_ms: before_ms,
         events_before_ms: before_ms,
+        facts_before_ms: before_ms,
         limit: BATCH,
     };
     let answer = tokio::time::timeout(LONGEST_CALL, client.prune(request)).await;
     let answer =
         answer.map_err(|_| format!("the engine did not answer within {LONGEST_CALL:?}"))?;
-    let pruned = answer
-        .map_err(|status| status.message().to_owned())?
-        .into_inner();
-    Ok((pruned.jobs, pruned.events))
+    let pruned = answer.map_err(|status| status.message().to_owned())?;
+    Ok(pruned.into_inner())
 }

@@ -30,6 +30,10 @@ pub const TESTS: &[(&str, Test)] = &[
         a_secret_that_a_plugin_tells_is_scrubbed,
     ),
     (
+        "what_a_plugin_says_beside_its_answer_is_kept",
+        what_a_plugin_says_beside_its_answer_is_kept,
+    ),
+    (
         "events_are_followed_from_where_a_client_was",
         events_are_followed_from_where_a_client_was,
     ),
@@ -85,7 +89,7 @@ pub fn add_fixtures(stack: &Stack) -> anyhow::Result<()> {
     fixture::lock(stack)
 }
 
-const CANARY: &str = "canary-2f1c77d0-not-to-be-seen";
+pub const CANARY: &str = "canary-2f1c77d0-not-to-be-seen";
 
 fn a_published_v2_plugin_runs_unmodified(stack: &Stack) -> anyhow::Result<()> {
     let mut client = stack.client()?;
@@ -244,7 +248,6 @@ fn a_secret_that_a_plugin_tells_is_scrubbed(stack: &Stack) -> anyhow::Result<()>
             .contains("hostile_canary"),
         "the plugin had no secret: {text}"
     );
-    // Of a call that succeeds, what comes beside or after the answer need not be kept; of one that fails, it is.
     let told = call(&mut stack.client()?, "hostile", "complains", &json!({}))?;
     let text = told.to_string();
     ensure!(!text.contains(CANARY), "the secret came back: {text}");
@@ -255,6 +258,29 @@ fn a_secret_that_a_plugin_tells_is_scrubbed(stack: &Stack) -> anyhow::Result<()>
             .contains("hostile_canary"),
         "{text}"
     );
+    Ok(())
+}
+
+fn what_a_plugin_says_beside_its_answer_is_kept(stack: &Stack) -> anyhow::Result<()> {
+    // The answer does not wait for it, so the record may have it a moment later.
+    let mut client = stack.client()?;
+    let ended = call(&mut client, "hostile", "chats", &json!({}))?;
+    ensure!(ended["result"] == "well", "{ended}");
+    let id = ended["job_id"].as_str().context("no job")?;
+    let job = stack.until(Duration::from_secs(15), "the plugin's ten lines", || {
+        let job = client.get(&format!("/job/{id}"))?.json;
+        let lines = job["stderr"].as_str().unwrap_or_default().lines().count();
+        Ok((lines == 10).then_some(job))
+    })?;
+    ensure!(job["status"] == "succeeded", "{job}");
+    ensure!(
+        job["attempts"][0]["start"] == "cold" || job["attempts"][0]["start"] == "held",
+        "{job}"
+    );
+    let shown = stack.bailey_ok(&["job", "inspect", id])?;
+    ensure!(shown.contains("Attempts:"), "{shown}");
+    let told = stack.bailey_ok(&["job", "logs", id])?;
+    ensure!(told.contains("line 10"), "{told}");
     Ok(())
 }
 

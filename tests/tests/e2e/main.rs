@@ -1,11 +1,17 @@
 //! The assembled stack: brought up once as a user does it, then tried, then removed. One test at a time, in this order.
 
 mod calls;
+mod canary;
+mod custody;
 mod demo;
 mod faults;
 mod hardening;
+mod memory;
+mod pki;
 mod refusals;
+mod services;
 mod tailnet;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -16,10 +22,16 @@ fn main() -> ExitCode {
     let tests = [
         demo::TESTS,
         calls::TESTS,
+        memory::TESTS,
         hardening::TESTS,
         tailnet::TESTS,
         refusals::TESTS,
+        services::TESTS,
+        vault::TESTS,
+        canary::TESTS,
         faults::TESTS,
+        custody::TESTS,
+        pki::TESTS,
     ];
     suite::run("e2e", 18443, prepare, tests.concat())
 }

@@ -14,10 +14,13 @@ use bailey_proto::engine::v1::SubmitJobRequest;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
 use bailey_proto::policy::v1::decide_response::Outcome;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
-use bailey_proto::policy::v1::{Allowed, DecideRequest, Denied, decide_request::AskedBy};
+use bailey_proto::policy::v1::pool_service_client::PoolServiceClient;
+use bailey_proto::policy::v1::{
+    Allowed, DecideRequest, Denied, GrantPoolRequest, decide_request::AskedBy, grant_pool_response,
+};
 use bailey_proto::trust::v1::Signed;
 use bailey_service::{Context, Settings};
-use bailey_trust::{Asked, Origin, SigningKey, TrustFile};
+use bailey_trust::{Asked, Origin, PoolGrant, SigningKey, TrustFile, VerifyingKey};
 use bailey_types::{Clock, JobId, OriginId, Service, Sha256};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Request, Status};
@@ -25,20 +28,21 @@ use tonic::{Code, Request, Status};
 /// What may be called with everybody's identity, and changes nothing.
 pub const CONTROL: &str = "/bailey.audit.v1.AuditService/Checkpoint";
 
-/// The service, where this program was started as its captor.
-pub fn asked_for() -> Option<String> {
+/// The service, where this program was started as its captor, and the plugins whose cells it is to have started ahead.
+pub fn asked_for() -> Option<(String, Vec<String>)> {
     let mut arguments = std::env::args().skip(1);
-    (arguments.next()? == "captor").then(|| arguments.next())?
+    let service = (arguments.next()? == "captor").then(|| arguments.next())??;
+    Some((service, arguments.collect()))
 }
 
 /// Tries everything that the service may not do, and prints the answers as JSON.
-pub fn main(service: &str) -> ExitCode {
+pub fn main(service: &str, pooled: &[String]) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let answers = runtime
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(try_everything(service)));
+        .and_then(|runtime| runtime.block_on(try_everything(service, pooled)));
     match answers {
         Ok(answers) => {
             println!("{answers}");
@@ -62,7 +66,7 @@ fn server(path: &str) -> anyhow::Result<Service> {
     named(path.split('.').nth(1).context("no package")?)
 }
 
-async fn try_everything(service: &str) -> anyhow::Result<Value> {
+async fn try_everything(service: &str, pooled: &[String]) -> anyhow::Result<Value> {
     let service = named(service)?;
     let settings = Settings {
         config_dir: "/config".into(),
@@ -71,8 +75,16 @@ async fn try_everything(service: &str) -> anyhow::Result<Value> {
         ..Settings::for_test(Path::new("/"))
     };
     let trust = TrustFile::read(Path::new("/config/trust.json"))?;
+    let policy = trust.signing.policy;
     let mesh = Mesh::join(&Context::for_test(service, settings, trust)).await?;
     let mut answers = Map::new();
+    for plugin in pooled {
+        let granted = grant(&mesh, &policy, plugin).await?;
+        answers.insert(plugin.clone(), granted);
+    }
+    if !pooled.is_empty() {
+        return Ok(Value::Object(answers));
+    }
     for (path, callers) in callers::TABLE {
         let mine = matches!(callers, Callers::Only(services) if services.contains(&service));
         if !mine || *path == CONTROL {
@@ -82,6 +94,27 @@ async fn try_everything(service: &str) -> anyhow::Result<Value> {
     }
     answers.insert("forged".to_owned(), json!(forged(service, &mesh).await?));
     Ok(Value::Object(answers))
+}
+
+/// How many cells of a plugin policy lets somebody start ahead; why none, where it does not.
+async fn grant(mesh: &Mesh, policy: &VerifyingKey, plugin: &str) -> anyhow::Result<Value> {
+    let mut client = PoolServiceClient::new(mesh.channel(Service::Policy));
+    let request = GrantPoolRequest {
+        plugin: plugin.to_owned(),
+    };
+    let answer = client.grant_pool(request).await?.into_inner().outcome;
+    Ok(match answer.context("no outcome")? {
+        grant_pool_response::Outcome::Grant(signed) => {
+            let grant = bailey_trust::verify::<PoolGrant>(&signed, policy)?.statement;
+            anyhow::ensure!(
+                grant.plugin.as_str() == plugin,
+                "it is for {}",
+                grant.plugin
+            );
+            json!(grant.cells)
+        }
+        grant_pool_response::Outcome::Denied(Denied { reason, .. }) => json!(reason),
+    })
 }
 
 /// What `channel` answers to an empty request for `path`.

@@ -15,6 +15,10 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_captor_of_the_engine_has_its_methods_only", engine),
     ("a_captor_of_the_policy_has_its_methods_only", policy),
     ("a_captor_of_the_runner_has_its_methods_only", runner),
+    (
+        "a_captor_of_the_runner_has_pools_that_are_locked_only",
+        a_captor_of_the_runner_has_pools_that_are_locked_only,
+    ),
     ("a_captor_of_the_scheduler_has_its_methods_only", scheduler),
     ("a_captor_of_the_audit_has_its_methods_only", audit),
     ("a_captor_of_the_worker_has_its_methods_only", worker),
@@ -28,8 +32,13 @@ pub const TESTS: &[(&str, Test)] = &[
     ),
 ];
 
+/// What the captor of the runner was answered who wants cells of these plugins started ahead.
+pub fn pools(stack: &Stack, plugins: &[&str]) -> anyhow::Result<Value> {
+    answers(stack, Service::Runner, plugins)
+}
+
 /// What the captor of `service` was answered.
-fn answers(stack: &Stack, service: Service) -> anyhow::Result<Value> {
+fn answers(stack: &Stack, service: Service, pooled: &[&str]) -> anyhow::Result<Value> {
     let network = format!("{}_mesh", stack.project());
     let container = stack.inspect(&stack.service(service.name())?)?;
     let user = container["Config"]["User"].as_str().context("no user")?;
@@ -45,13 +54,14 @@ fn answers(stack: &Stack, service: Service) -> anyhow::Result<Value> {
     ]);
     args.extend(["--entrypoint", "/captor", "bailey/base-none:current"]);
     args.extend(["captor", service.name()]);
+    args.extend(pooled);
     let shown = stack.docker(&args)?;
     serde_json::from_str(shown.trim()).with_context(|| format!("no JSON: {shown}"))
 }
 
 /// Everything that the table does not give is refused; what it gives to everybody is not.
 fn has_its_methods_only(stack: &Stack, service: Service) -> anyhow::Result<Value> {
-    let answers = answers(stack, service)?;
+    let answers = answers(stack, service, &[])?;
     let mut wrong = Vec::new();
     let mut refused = 0;
     for (path, callers) in callers::TABLE {
@@ -92,6 +102,34 @@ fn policy(stack: &Stack) -> anyhow::Result<()> {
 fn runner(stack: &Stack) -> anyhow::Result<()> {
     let forged = has_its_methods_only(stack, Service::Runner)?;
     ensure!(forged == json!({"ticket": "PermissionDenied"}), "{forged}");
+    Ok(())
+}
+
+fn a_captor_of_the_runner_has_pools_that_are_locked_only(stack: &Stack) -> anyhow::Result<()> {
+    let plugins = [
+        "walls",
+        "walls_data",
+        "walls_home",
+        "walls_out",
+        "walls_operator",
+        "nobody",
+        "walls_warm",
+    ];
+    let answers = pools(stack, &plugins)?;
+    // No cell where none is locked, none that could do anything before it is asked, none of a stranger; as many as are locked of the last.
+    ensure!(
+        answers
+            == json!({
+                "walls": "not_pooled",
+                "walls_data": "not_pooled",
+                "walls_home": "not_pooled",
+                "walls_out": "not_pooled",
+                "walls_operator": "not_pooled",
+                "nobody": "plugin_not_locked",
+                "walls_warm": 1,
+            }),
+        "{answers}"
+    );
     Ok(())
 }
 

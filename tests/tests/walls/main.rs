@@ -6,12 +6,16 @@ mod captor;
 mod captured;
 mod cis;
 mod control;
+mod drift;
 mod egress;
 mod host;
 mod kernel;
 mod later;
+mod lease;
 mod limits;
+mod outside;
 mod pools;
+mod quota;
 mod reach;
 mod speech;
 mod state;
@@ -27,6 +31,11 @@ const FIXTURES: &str = r"
   walls:
     run_as: default
     retry: {max_attempts: 1}
+    container: {warm: 0}
+  # The same files, and it is called again where that may help.
+  walls_again:
+    uses: walls
+    retry: {max_attempts: 3, backoff_base: 1s}
     container: {warm: 0}
   # Somebody else.
   walls_sibling:
@@ -74,6 +83,8 @@ const FIXTURES: &str = r"
         - granted.test:80@203.0.113.9
         - granted.test:443@203.0.113.9
         - granted.test:22@203.0.113.9
+        - granted.test:7070@203.0.113.9
+        - granted.test:7071@203.0.113.9
         - near.test:80
         - '*.granted.example:80'
         - 203.0.113.9:80
@@ -98,18 +109,21 @@ accounts:
 pub const CANARY: &str = "walls-canary-2a61b0ce-not-to-be-seen";
 
 fn main() -> ExitCode {
-    if let Some(service) = captor::asked_for() {
-        return captor::main(&service);
+    if let Some((service, pooled)) = captor::asked_for() {
+        return captor::main(&service, &pooled);
     }
-    let tests: [&[(&'static str, Test)]; 11] = [
+    let tests: [&[(&'static str, Test)]; 14] = [
         kernel::TESTS,
         limits::TESTS,
         reach::TESTS,
         later::TESTS,
+        drift::TESTS,
         speech::TESTS,
         state::TESTS,
+        quota::TESTS,
         host::TESTS,
         egress::TESTS,
+        lease::TESTS,
         pools::TESTS,
         captured::TESTS,
         cis::TESTS,
@@ -124,7 +138,9 @@ fn prepare(stack: &Stack, _shown: &str) -> anyhow::Result<()> {
         .replace("$HOST", &folders.display().to_string())
         .replace("$UID", &uid.to_string())
         .replace("$GID", &gid.to_string());
-    fixture::add(stack, &["walls"], &config)?;
+    // What is configured last may end in something else than plugins.
+    let config = format!("{}{config}", quota::FIXTURES);
+    fixture::add(stack, &["walls", "hoarder"], &config)?;
     fixture::seal_secret(stack, "walls_canary", CANARY, "walls")?;
     fixture::lock(stack)
 }

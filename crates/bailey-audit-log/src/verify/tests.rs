@@ -209,3 +209,39 @@ fn a_log_that_nobody_cosigned_is_refused_by_name() {
     assert!(error.to_string().contains("cosigned/policy"), "{error}");
     assert!(error.source().is_some());
 }
+
+#[test]
+fn the_newest_wanted_entries_of_a_log_are_selected_and_of_a_broken_one_none() {
+    let (dir, keys) = (tempfile::tempdir().unwrap(), keys());
+    let (mut log, _) = Log::open(dir.path(), &keys.trust.stack, keys.audit.clone()).unwrap();
+    let mut all = entries(300);
+    for (index, entry) in all
+        .iter_mut()
+        .enumerate()
+        .filter(|(index, _)| index % 100 == 0)
+    {
+        entry.kind = "secret.set".into();
+        entry.fields = RawValue::from_string(format!("{{\"n\":{index}}}")).unwrap();
+    }
+    log.append(&all).unwrap();
+    log.publish().unwrap();
+    cosign_both(&mut log, &keys, NOW);
+    let select = |limit| {
+        let wants = |leaf: &Leaf<'_>| leaf.kind.starts_with("secret.");
+        select_dir(dir.path(), &keys.trust, NOW, DAY, limit, wants)
+    };
+    let numbers = |limit| {
+        let selected = select(limit).unwrap();
+        let numbers = selected
+            .iter()
+            .map(|entry| entry.fields["n"].as_u64().unwrap());
+        numbers.collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(10), [0, 100, 200]);
+    assert_eq!(numbers(2), [100, 200]);
+    assert_eq!(numbers(0), [0; 0]);
+    drop(log);
+    let checkpoint = Store::new(dir.path()).checkpoint();
+    fs::write(checkpoint, b"nonsense").unwrap();
+    assert!(select(10).is_err());
+}

@@ -35,6 +35,11 @@ fn every_kind_is_as_in_its_golden_file() {
         ("holder-egress", Asked::with_egress().holder(value)),
         ("probe", with_probe(value)),
         ("probe-paths", Asked::credentialed().probe(value)),
+        ("probe-state", Asked::default().measure(Pace::Once, value)),
+        (
+            "probe-state-watching",
+            Asked::default().measure(Pace::Watching, value),
+        ),
     ] {
         golden(name, body);
     }

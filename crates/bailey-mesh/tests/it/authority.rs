@@ -129,6 +129,75 @@ fn an_identity_is_only_taken_from_a_chain_that_peers_accept() {
     );
 }
 
+#[test]
+fn certificates_of_both_intermediates_are_accepted_after_a_rotation() {
+    let stack = runtime().block_on(async { TestStack::new() });
+    let (authority, root) = (
+        stack.authority(),
+        bailey_mesh::Root::from_pem(&stack.trust().root_ca_pem).unwrap(),
+    );
+    let issued = || {
+        let request = KeyRequest::new().unwrap();
+        let chain = authority
+            .issue(Service::Worker, request.csr(), DAY, now())
+            .unwrap();
+        request.certified(chain, Service::Worker, &root, now())
+    };
+    let before = authority.intermediate();
+    let first = issued().unwrap();
+    let made = stack.another_intermediate(DAY * 365);
+    let successor = authority
+        .successor(&made.certificate, &made.key, now())
+        .unwrap();
+    let after = successor.certificate();
+    authority.replace(successor);
+    let second = issued().unwrap();
+    assert_ne!(before.serial, after.serial);
+    assert_eq!(authority.intermediate(), after);
+    assert_eq!(first.peer().issuer, Some(before.key));
+    assert_eq!(second.peer().issuer, Some(after.key));
+    assert_ne!(first.peer().serial, second.peer().serial);
+}
+
+#[test]
+fn an_intermediate_of_another_root_or_key_is_no_successor() {
+    let (stack, other) = runtime().block_on(async { (TestStack::new(), TestStack::new()) });
+    let (ours, theirs) = (
+        stack.another_intermediate(DAY),
+        other.another_intermediate(DAY),
+    );
+    let authority = stack.authority();
+    let before = authority.intermediate();
+    let refused = |certificate: &str, key: &str| {
+        let successor = authority.successor(certificate, key, now());
+        successor.err().unwrap().to_string()
+    };
+    refused(&theirs.certificate, &theirs.key);
+    refused(&ours.certificate, &theirs.key);
+    assert_eq!(authority.intermediate(), before);
+    assert!(
+        authority
+            .successor(&ours.certificate, &ours.key, now())
+            .is_ok()
+    );
+}
+
+#[test]
+fn no_certificate_outlives_its_intermediate() {
+    let stack = runtime().block_on(async { TestStack::new() });
+    let authority = stack.authority();
+    let made = stack.another_intermediate(Duration::from_hours(3));
+    let successor = authority
+        .successor(&made.certificate, &made.key, now())
+        .unwrap();
+    authority.replace(successor);
+    let until = authority.identity(Service::Worker, DAY, now()).unwrap();
+    assert_eq!(until.not_after(), authority.intermediate().not_after);
+    let hour = Duration::from_hours(1);
+    let shorter = authority.identity(Service::Worker, hour, now()).unwrap();
+    assert!(shorter.not_after() < authority.intermediate().not_after);
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -10,6 +10,7 @@ use bailey_proto::broker::v1::{EpochRequest, Readiness, RenewRequest};
 use bailey_service::{Misconfigured, Stopped};
 use bailey_test::TestStack;
 use bailey_types::Service;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::support::{MiniBroker, adversary, knock};
@@ -176,6 +177,59 @@ async fn renewals_under_load_lose_no_call() {
     // Eight seconds are longer than the first certificate lived.
     assert!(mesh.identity().not_after() >= first.plus(Duration::from_secs(4)));
     assert!(calls.load(Ordering::Relaxed) > 100);
+}
+
+/// Three rotations while four callers never pause. Each beat is prompted, so that nobody has to wait for the next.
+#[tokio::test]
+async fn rotations_of_the_intermediate_under_load_lose_no_call() {
+    let stack = TestStack::new();
+    let broker = MiniBroker::start(&stack, DAY);
+    let mut beats = broker.beats();
+    let ctx = stack.context(Service::Policy);
+    let mesh = Mesh::join(&ctx).await.unwrap();
+    ctx.ready();
+    let (calls, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (calls, stop) = (Arc::clone(&calls), stop.clone());
+        let mut client = EpochServiceClient::new(mesh.channel(Service::Broker));
+        callers.spawn(async move {
+            while !stop.is_cancelled() {
+                client.epoch(EpochRequest {}).await.unwrap();
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let authority = stack.authority();
+    for round in 0..3 {
+        let made = stack.another_intermediate(DAY * 365);
+        let successor = authority
+            .successor(&made.certificate, &made.key, ctx.clock.now())
+            .unwrap();
+        let wanted = successor.certificate().key;
+        authority.replace(successor);
+        ctx.trouble("round", Some(format!("{round}")));
+        while mesh.identity().peer().issuer != Some(wanted) {
+            let at_least = calls.load(Ordering::Relaxed) + 50;
+            while calls.load(Ordering::Relaxed) < at_least {
+                tokio::task::yield_now().await;
+            }
+        }
+        // The broker's own certificate is of the new intermediate too.
+        while broker.mesh.identity().peer().issuer != Some(wanted) {
+            tokio::task::yield_now().await;
+        }
+        while beats.try_recv().is_ok() {}
+        let at_least = calls.load(Ordering::Relaxed) + 1000;
+        while calls.load(Ordering::Relaxed) < at_least {
+            tokio::task::yield_now().await;
+        }
+    }
+    stop.cancel();
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    assert!(calls.load(Ordering::Relaxed) > 3000);
 }
 
 /// The broker was away until the certificate had expired: the service enrols again.

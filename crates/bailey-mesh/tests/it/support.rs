@@ -133,19 +133,23 @@ impl CertificateService for MiniBroker {
 #[tonic::async_trait]
 impl EpochService for MiniBroker {
     async fn epoch(&self, _: Request<EpochRequest>) -> Result<Response<EpochResponse>, Status> {
-        Ok(Response::new(EpochResponse { epoch: "e".into() }))
+        Ok(Response::new(EpochResponse {
+            epoch: "e".into(),
+            ..EpochResponse::default()
+        }))
     }
 }
 
 #[tonic::async_trait]
 impl PresenceService for MiniBroker {
     async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatResponse>, Status> {
-        let caller = Caller::of(&request)?.service();
+        let caller = Caller::of(&request)?;
         self.beats
-            .send((caller, request.into_inner()))
+            .send((caller.service(), request.into_inner()))
             .await
             .unwrap();
-        Ok(Response::new(BeatResponse {}))
+        let renew = caller.peer().issuer != Some(self.authority.intermediate().key);
+        Ok(Response::new(BeatResponse { renew }))
     }
 
     async fn roll(&self, _: Request<RollRequest>) -> Result<Response<RollResponse>, Status> {

@@ -255,3 +255,77 @@ proptest! {
         let _ = parse_response(&stdout, exit_code);
     }
 }
+
+#[test]
+fn a_line_of_a_service_need_have_no_result() {
+    let heard = |line: &str| match parse_line(line.as_bytes()) {
+        Outcome::Succeeded(success) => success,
+        Outcome::Failed(failure) => panic!("{line}: {failure:?}"),
+    };
+    for beat in [
+        "",
+        " \r",
+        r#"{"status":"ok"}"#,
+        r#"{"status":"ok","result":""}"#,
+    ] {
+        assert!(heard(beat).is_heartbeat(), "{beat}");
+    }
+    let said = heard(r#"{"status":"ok","events":[{"type":"disk.full","payload":{"free":0}}]}"#);
+    assert!(!said.is_heartbeat());
+    assert_eq!(said.events[0].payload.get("result"), None);
+    let told = heard(r#"{"status":"ok","result":"full","events":[{"type":"disk.full"}]}"#);
+    assert_eq!(told.events[0].payload["result"], "full");
+    for bad in [
+        "x",
+        "[]",
+        "{}",
+        r#"{"status":"ok"} {}"#,
+        r#"{"status":"fine"}"#,
+    ] {
+        assert!(
+            matches!(parse_line(bad.as_bytes()), Outcome::Failed(_)),
+            "{bad}"
+        );
+    }
+    // The neighbour: an answer to a call needs one.
+    let call = parse_response(br#"{"status":"ok"}"#, Some(0));
+    assert!(matches!(call, Outcome::Failed(_)));
+}
+
+fn with_events(result_bytes: usize, events: usize, event: &str) -> String {
+    let events = vec![event; events].join(",");
+    let result = "r".repeat(result_bytes);
+    format!(r#"{{"status":"ok","result":"{result}","events":[{events}]}}"#)
+}
+
+#[test]
+fn a_result_is_not_copied_into_more_events_than_memory_holds() {
+    let bare = r#"{"type":"x.y"}"#;
+    let refused = failure(&with_events(880_000, 10_000, bare), Some(0));
+    assert_eq!(refused.reason, Reason::SpawnError);
+    assert!(
+        refused.error.contains("events without a result"),
+        "{refused:?}"
+    );
+    let line = with_events(880_000, 1000, bare);
+    assert!(matches!(parse_line(line.as_bytes()), Outcome::Failed(_)));
+    // The neighbours: as much as is allowed, and events that have one of their own.
+    let allowed = success(&with_events(MAX_COPIED_BYTES / 10_000, 10_000, bare));
+    assert_eq!(allowed.events.len(), 10_000);
+    let own = r#"{"type":"x.y","payload":{"result":null}}"#;
+    let own = success(&with_events(880_000, 10_000, own));
+    assert_eq!(own.events[9_999].payload["result"], Value::Null);
+}
+
+#[test]
+fn a_line_has_fewer_events_than_an_answer() {
+    let many = |events| with_events(1, events, r#"{"type":"x.y"}"#);
+    let heard = |events| match parse_line(many(events).as_bytes()) {
+        Outcome::Succeeded(success) => Ok(success.events.len()),
+        Outcome::Failed(failure) => Err(failure.error),
+    };
+    assert_eq!(heard(1000), Ok(1000));
+    let refused = "decode response: 1001 events; at most 1000 are allowed";
+    assert_eq!(heard(1001), Err(refused.to_owned()));
+    assert_eq!(success(&many(1001)).events.len(), 1001);
+}

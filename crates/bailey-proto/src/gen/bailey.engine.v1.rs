@@ -63,6 +63,7 @@ pub struct Job {
     pub status: i32,
     #[prost(uint32, tag = "5")]
     pub attempt: u32,
+    /// 0: no limit; a service is started again for as long as it is locked.
     #[prost(uint32, tag = "6")]
     pub max_attempts: u32,
     #[prost(string, tag = "7")]
@@ -104,9 +105,27 @@ pub struct Job {
     /// The plugin's own log lines of the last attempt.
     #[prost(message, repeated, tag = "22")]
     pub logs: ::prost::alloc::vec::Vec<LogLine>,
-    /// Attempts and transitions, oldest first; only in ReadJob and ReadTree.
+    /// Oldest first; only in ReadJob and ReadTree.
     #[prost(message, repeated, tag = "23")]
     pub transitions: ::prost::alloc::vec::Vec<Transition>,
+    #[prost(message, repeated, tag = "24")]
+    pub attempts: ::prost::alloc::vec::Vec<Attempt>,
+}
+/// One lease of a job.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attempt {
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    #[prost(int64, tag = "2")]
+    pub started_at_ms: i64,
+    /// 0: it runs.
+    #[prost(int64, tag = "3")]
+    pub ended_at_ms: i64,
+    /// What became of it, in a word; empty while it runs.
+    #[prost(string, tag = "4")]
+    pub outcome: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub timings: ::core::option::Option<Timings>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogLine {
@@ -219,6 +238,11 @@ pub struct StatusResponse {
     /// "unconfined", "confined", "hybrid (credentialed: <accounts>)", "refused: <why>"; empty until the boot gate ran.
     #[prost(string, tag = "11")]
     pub posture: ::prost::alloc::string::String,
+    /// Plugins of the lock that run as services, and how many of them do.
+    #[prost(uint32, tag = "12")]
+    pub services: u32,
+    #[prost(uint32, tag = "13")]
+    pub services_running: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubscribeRequest {
@@ -255,6 +279,19 @@ pub struct Event {
     pub job_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestartPluginRequest {
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// Who asks, for the audit log: "token:<name>".
+    #[prost(string, tag = "2")]
+    pub principal: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestartPluginResponse {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClearPluginRequest {
     #[prost(string, tag = "1")]
     pub plugin: ::prost::alloc::string::String,
@@ -264,6 +301,21 @@ pub struct ClearPluginRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClearPluginResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TakeLineRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// 1 for the first line of the attempt; numbers grow, and may leave some out.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// At most 1 MiB, without its end of line.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub line: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TakeLineResponse {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LeaseRequest {
     #[prost(oneof = "lease_request::Message", tags = "1, 2")]
@@ -284,7 +336,7 @@ pub struct Hello {
     /// Random at each start of the runner: leases of an earlier life are given up at once.
     #[prost(string, tag = "1")]
     pub instance_id: ::prost::alloc::string::String,
-    /// How many jobs it runs at a time.
+    /// How many jobs it runs at a time, services not counted.
     #[prost(uint32, tag = "2")]
     pub slots: u32,
     /// Attempts that this life still holds (after a reconnect).
@@ -362,9 +414,12 @@ pub struct Assignment {
     /// Exact request bytes.
     #[prost(bytes = "bytes", tag = "6")]
     pub request: ::prost::bytes::Bytes,
-    /// Time the plugin may take, from when it has its request.
+    /// Time the plugin may take, from when it has its request; 0 where it lasts.
     #[prost(int64, tag = "7")]
     pub timeout_ms: i64,
+    /// It is a service: it runs until it ends by itself or is cancelled, says what it has to say line by line, and takes no slot.
+    #[prost(bool, tag = "8")]
+    pub lasts: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {
@@ -373,7 +428,7 @@ pub struct Cancel {
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
@@ -381,7 +436,10 @@ pub struct ReportRequest {
     pub attempt: u32,
     #[prost(message, optional, tag = "8")]
     pub timings: ::core::option::Option<Timings>,
-    #[prost(oneof = "report_request::Outcome", tags = "3, 4, 5, 6, 7")]
+    /// Secrets that the plugin was given and printed. socket-proxy has put `\[secret:<name>\]` in their place.
+    #[prost(message, repeated, tag = "10")]
+    pub returned_secrets: ::prost::alloc::vec::Vec<ReturnedSecret>,
+    #[prost(oneof = "report_request::Outcome", tags = "3, 4, 5, 6, 7, 9")]
     pub outcome: ::core::option::Option<report_request::Outcome>,
 }
 /// Nested message and enum types in `ReportRequest`.
@@ -401,14 +459,34 @@ pub mod report_request {
         /// Broker or socket-proxy refused the launch: final.
         #[prost(message, tag = "7")]
         Refused(super::Refused),
+        #[prost(message, tag = "9")]
+        Unhealthy(super::Unhealthy),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReturnedSecret {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub secret: ::prost::alloc::string::String,
+    #[prost(enumeration = "OutputStream", tag = "2")]
+    pub stream: i32,
+}
+/// A service was ended because it is not well.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unhealthy {
+    /// A sentence for people.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// The last 64 KiB.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub stderr: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Finished {
     /// Exactly what the plugin printed, at most 10 MiB + 1 byte; one more than 10 MiB means that it was cut.
     #[prost(bytes = "bytes", tag = "1")]
     pub stdout: ::prost::bytes::Bytes,
-    /// At most 64 KiB.
+    /// At most 64 KiB: the first, of a service the last.
     #[prost(bytes = "bytes", tag = "2")]
     pub stderr: ::prost::bytes::Bytes,
     #[prost(int32, tag = "3")]
@@ -457,6 +535,21 @@ pub struct Timings {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AmendRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// All of it, as in Finished; it begins with what was reported.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub stderr: ::prost::bytes::Bytes,
+    /// As in ReportRequest; those that were not reported. At most 64.
+    #[prost(message, repeated, tag = "4")]
+    pub returned_secrets: ::prost::alloc::vec::Vec<ReturnedSecret>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AmendResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutstandingJobsRequest {
     #[prost(string, tag = "1")]
@@ -479,6 +572,9 @@ pub struct PruneRequest {
     /// 1 to 10,000.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
+    /// Facts; the newest of each plugin and type stays.
+    #[prost(int64, tag = "4")]
+    pub facts_before_ms: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PruneResponse {
@@ -486,6 +582,8 @@ pub struct PruneResponse {
     pub jobs: u64,
     #[prost(uint64, tag = "2")]
     pub events: u64,
+    #[prost(uint64, tag = "3")]
+    pub facts: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -531,6 +629,36 @@ impl JobStatus {
             "JOB_STATUS_DEAD" => Some(Self::Dead),
             "JOB_STATUS_SKIPPED" => Some(Self::Skipped),
             "JOB_STATUS_CANCELLED" => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+}
+/// What a plugin writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OutputStream {
+    Unspecified = 0,
+    Stdout = 1,
+    Stderr = 2,
+}
+impl OutputStream {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OUTPUT_STREAM_UNSPECIFIED",
+            Self::Stdout => "OUTPUT_STREAM_STDOUT",
+            Self::Stderr => "OUTPUT_STREAM_STDERR",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OUTPUT_STREAM_UNSPECIFIED" => Some(Self::Unspecified),
+            "OUTPUT_STREAM_STDOUT" => Some(Self::Stdout),
+            "OUTPUT_STREAM_STDERR" => Some(Self::Stderr),
             _ => None,
         }
     }
@@ -1798,6 +1926,34 @@ pub mod plugin_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Ends the running cell of a service and starts another at once, with the secrets of then. NOT_FOUND: no such service is locked.
+        /// FAILED_PRECONDITION: it is quarantined, or being ended for good.
+        pub async fn restart_plugin(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestartPluginRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestartPluginResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.engine.v1.PluginService/RestartPlugin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.engine.v1.PluginService", "RestartPlugin"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1820,6 +1976,15 @@ pub mod plugin_service_server {
             request: tonic::Request<super::ClearPluginRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ClearPluginResponse>,
+            tonic::Status,
+        >;
+        /// Ends the running cell of a service and starts another at once, with the secrets of then. NOT_FOUND: no such service is locked.
+        /// FAILED_PRECONDITION: it is quarantined, or being ended for good.
+        async fn restart_plugin(
+            &self,
+            request: tonic::Request<super::RestartPluginRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestartPluginResponse>,
             tonic::Status,
         >;
     }
@@ -1930,6 +2095,51 @@ pub mod plugin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ClearPluginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.engine.v1.PluginService/RestartPlugin" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestartPluginSvc<T: PluginService>(pub Arc<T>);
+                    impl<
+                        T: PluginService,
+                    > tonic::server::UnaryService<super::RestartPluginRequest>
+                    for RestartPluginSvc<T> {
+                        type Response = super::RestartPluginResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestartPluginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PluginService>::restart_plugin(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestartPluginSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2114,6 +2324,56 @@ pub mod lease_service_client {
                 .insert(GrpcMethod::new("bailey.engine.v1.LeaseService", "Report"));
             self.inner.unary(req, path, codec).await
         }
+        /// What was known of an attempt only after its report, which did not wait for it. Taken once for each attempt, within a minute of the job's
+        /// end. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
+        /// accepted and ignored.
+        pub async fn amend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AmendRequest>,
+        ) -> std::result::Result<tonic::Response<super::AmendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.engine.v1.LeaseService/Amend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailey.engine.v1.LeaseService", "Amend"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One line that a service wrote, applied when this answers. Idempotent by job, attempt and number: a number that is not higher than the
+        /// last one taken is accepted and ignored. FAILED_PRECONDITION: no such attempt of a service runs; it should end.
+        pub async fn take_line(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TakeLineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TakeLineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.engine.v1.LeaseService/TakeLine",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailey.engine.v1.LeaseService", "TakeLine"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2146,6 +2406,22 @@ pub mod lease_service_server {
             &self,
             request: tonic::Request<super::ReportRequest>,
         ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status>;
+        /// What was known of an attempt only after its report, which did not wait for it. Taken once for each attempt, within a minute of the job's
+        /// end. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
+        /// accepted and ignored.
+        async fn amend(
+            &self,
+            request: tonic::Request<super::AmendRequest>,
+        ) -> std::result::Result<tonic::Response<super::AmendResponse>, tonic::Status>;
+        /// One line that a service wrote, applied when this answers. Idempotent by job, attempt and number: a number that is not higher than the
+        /// last one taken is accepted and ignored. FAILED_PRECONDITION: no such attempt of a service runs; it should end.
+        async fn take_line(
+            &self,
+            request: tonic::Request<super::TakeLineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TakeLineResponse>,
+            tonic::Status,
+        >;
     }
     /// For the runner alone.
     #[derive(Debug)]
@@ -2302,6 +2578,95 @@ pub mod lease_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.engine.v1.LeaseService/Amend" => {
+                    #[allow(non_camel_case_types)]
+                    struct AmendSvc<T: LeaseService>(pub Arc<T>);
+                    impl<
+                        T: LeaseService,
+                    > tonic::server::UnaryService<super::AmendRequest> for AmendSvc<T> {
+                        type Response = super::AmendResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AmendRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LeaseService>::amend(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AmendSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.engine.v1.LeaseService/TakeLine" => {
+                    #[allow(non_camel_case_types)]
+                    struct TakeLineSvc<T: LeaseService>(pub Arc<T>);
+                    impl<
+                        T: LeaseService,
+                    > tonic::server::UnaryService<super::TakeLineRequest>
+                    for TakeLineSvc<T> {
+                        type Response = super::TakeLineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TakeLineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LeaseService>::take_line(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TakeLineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

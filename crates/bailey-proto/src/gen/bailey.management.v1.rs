@@ -30,23 +30,119 @@ pub struct StatusResponse {
 pub struct SetSecretRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// At most 64 KiB. Only for a new secret; empty is refused.
+    /// At most 64 KiB. Only for a new secret whose pattern is manual; empty is refused.
     #[prost(bytes = "bytes", tag = "2")]
     pub value: ::prost::bytes::Bytes,
-    /// Principals that may have it; each must be registered.
+    /// Principals that may have it, and nobody but these; each must be registered. Empty: as it is.
     #[prost(string, repeated, tag = "3")]
     pub grant_to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// For an existing secret: replace the grants by `grant_to` (which may be empty).
+    /// The grants are `grant_to` even if that is empty.
     #[prost(bool, tag = "4")]
     pub replace_grants: bool,
+    /// Empty: as it is.
     #[prost(string, tag = "5")]
     pub description: ::prost::alloc::string::String,
+    /// "manual" or "auto"; empty: as it is, or manual.
+    #[prost(string, tag = "6")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Unset: as it is, or 32 letters and digits.
+    #[prost(message, optional, tag = "7")]
+    pub recipe: ::core::option::Option<Recipe>,
+}
+/// How the broker makes values.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recipe {
+    /// 8 to 1024 characters.
+    #[prost(uint32, tag = "1")]
+    pub length: u32,
+    /// "alphanumeric", "hex", "digits", "base64url", "symbols".
+    #[prost(string, tag = "2")]
+    pub alphabet: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetSecretResponse {
-    /// "set" or "granted".
+    /// "set" or, if it was there, "changed".
     #[prost(string, tag = "1")]
     pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollSecretRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The new value if the pattern is manual; empty if it is auto.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollSecretResponse {
+    /// "rolled".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+    /// How often it was, this time included.
+    #[prost(uint32, tag = "2")]
+    pub roll_count: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSecretRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSecretResponse {
+    /// "revoked".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportSecretsRequest {
+    /// At most 1000.
+    #[prost(message, repeated, tag = "1")]
+    pub secrets: ::prost::alloc::vec::Vec<ImportedSecret>,
+    /// Registered first; those that are there already are kept.
+    #[prost(message, repeated, tag = "2")]
+    pub principals: ::prost::alloc::vec::Vec<ImportedPrincipal>,
+    /// Unset: nothing is changed, and the answer says what would be.
+    #[prost(bool, tag = "3")]
+    pub apply: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportedSecret {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+    /// Each must be registered, or among the request's principals.
+    #[prost(string, repeated, tag = "3")]
+    pub grant_to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "4")]
+    pub description: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportedPrincipal {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportSecretsResponse {
+    /// In the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub secrets: ::prost::alloc::vec::Vec<ImportOutcome>,
+    /// Principals that were not there before.
+    #[prost(string, repeated, tag = "2")]
+    pub registered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the locked plugins ask for and do not get even so, one sentence each.
+    #[prost(string, repeated, tag = "3")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportOutcome {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why it is left out; empty: it is imported.
+    #[prost(string, tag = "2")]
+    pub skipped: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {}
@@ -74,6 +170,17 @@ pub struct SecretEntry {
     pub created_at_ms: i64,
     #[prost(int64, tag = "6")]
     pub updated_at_ms: i64,
+    /// "manual" or "auto".
+    #[prost(string, tag = "7")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Set if the pattern is auto.
+    #[prost(message, optional, tag = "8")]
+    pub recipe: ::core::option::Option<Recipe>,
+    #[prost(uint32, tag = "9")]
+    pub roll_count: u32,
+    /// 0: it is not revoked.
+    #[prost(int64, tag = "10")]
+    pub revoked_at_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrincipalEntry {
@@ -104,6 +211,57 @@ pub struct RegisterPrincipalRequest {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterPrincipalResponse {
     /// "principal_registered" or "exists".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokePrincipalRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokePrincipalResponse {
+    /// "principal_revoked".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PurgePrincipalRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PurgePrincipalResponse {
+    /// "principal_purged".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Secrets that were granted to it.
+    #[prost(string, repeated, tag = "2")]
+    pub stripped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollPrincipalRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollPrincipalResponse {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub rolled: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only the operator can give these new values.
+    #[prost(string, repeated, tag = "3")]
+    pub skipped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenResponse {
+    /// "token_revoked".
     #[prost(string, tag = "1")]
     pub outcome: ::prost::alloc::string::String,
 }
@@ -224,6 +382,147 @@ pub struct InspectImageRequest {
 pub struct InspectImageResponse {
     #[prost(string, tag = "1")]
     pub image_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PkiStatusRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PkiStatusResponse {
+    /// Unset while the broker is sealed: then it issues nothing.
+    #[prost(message, optional, tag = "1")]
+    pub root: ::core::option::Option<RootCertificate>,
+    /// The one in use first, then those from which certificates may still be in use.
+    #[prost(message, repeated, tag = "2")]
+    pub intermediates: ::prost::alloc::vec::Vec<Intermediate>,
+    /// Every service of the stack.
+    #[prost(message, repeated, tag = "3")]
+    pub services: ::prost::alloc::vec::Vec<ServiceCertificate>,
+    /// One sentence each: what ends soon and what must be done about it.
+    #[prost(string, repeated, tag = "4")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootCertificate {
+    /// SHA-256 of its DER, 64 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub sha256: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub not_before_ms: i64,
+    #[prost(int64, tag = "3")]
+    pub not_after_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Intermediate {
+    /// Hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub serial: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub not_before_ms: i64,
+    #[prost(int64, tag = "3")]
+    pub not_after_ms: i64,
+    /// 0: it is in use.
+    #[prost(int64, tag = "4")]
+    pub retired_at_ms: i64,
+    /// When the last certificate from it ends. 0: it is in use.
+    #[prost(int64, tag = "5")]
+    pub last_certificate_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceCertificate {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Hexadecimal digits. Empty: it was not heard of since the broker started.
+    #[prost(string, tag = "2")]
+    pub serial: ::prost::alloc::string::String,
+    /// Serial of its intermediate; empty: of none that the broker knows.
+    #[prost(string, tag = "3")]
+    pub intermediate: ::prost::alloc::string::String,
+    /// When it was issued: at the start of the service, or at its last renewal.
+    #[prost(int64, tag = "4")]
+    pub issued_at_ms: i64,
+    #[prost(int64, tag = "5")]
+    pub not_after_ms: i64,
+    /// Whether `intermediate` is the one in use.
+    #[prost(bool, tag = "6")]
+    pub current: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateIntermediateRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateIntermediateResponse {
+    /// Serial of the new intermediate.
+    #[prost(string, tag = "1")]
+    pub serial: ::prost::alloc::string::String,
+    /// Serial of the one that it replaces.
+    #[prost(string, tag = "2")]
+    pub replaced: ::prost::alloc::string::String,
+    /// When the last certificate of the old one ends, whether or not its service renews.
+    #[prost(int64, tag = "3")]
+    pub last_certificate_ms: i64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsealRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsealResponse {
+    /// "open", "no_vault", "sealed".
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    /// Why it is sealed still, empty otherwise.
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRecipientsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRecipientsResponse {
+    /// The stack's own key, to which the vault is always encrypted: `age1...`.
+    #[prost(string, tag = "1")]
+    pub own: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub others: ::prost::alloc::vec::Vec<RecipientEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecipientEntry {
+    /// `age1...`.
+    #[prost(string, tag = "1")]
+    pub recipient: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+    #[prost(int64, tag = "3")]
+    pub added_at_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddRecipientRequest {
+    /// An age X25519 recipient: `age1...`.
+    #[prost(string, tag = "1")]
+    pub recipient: ::prost::alloc::string::String,
+    /// For people; at most 512 bytes, may be empty.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddRecipientResponse {
+    /// "added" or "exists".
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRecipientRequest {
+    #[prost(string, tag = "1")]
+    pub recipient: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRecipientResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportRequest {
+    /// 1 to 8 age X25519 recipients.
+    #[prost(string, repeated, tag = "1")]
+    pub recipients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportResponse {
+    /// An age file.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub vault: ::prost::bytes::Bytes,
 }
 /// Generated client implementations.
 pub mod vault_service_client {
@@ -350,6 +649,7 @@ pub mod vault_service_client {
                 .insert(GrpcMethod::new("bailey.management.v1.VaultService", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a secret, or changes what is known of one; the value of one that exists is changed by RollSecret only.
         pub async fn set_secret(
             &mut self,
             request: impl tonic::IntoRequest<super::SetSecretRequest>,
@@ -373,6 +673,87 @@ pub mod vault_service_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("bailey.management.v1.VaultService", "SetSecret"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces a secret's value.
+        pub async fn roll_secret(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollSecretRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollSecretResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/RollSecret",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.VaultService", "RollSecret"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Revokes a secret for ever, and forgets its value.
+        pub async fn revoke_secret(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeSecretRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSecretResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/RevokeSecret",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.VaultService", "RevokeSecret"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes many secrets, or says what that would do.
+        pub async fn import_secrets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportSecretsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/ImportSecrets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.VaultService", "ImportSecrets"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -427,6 +808,93 @@ pub mod vault_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The principal gets nothing from now on, and what runs in its name fails.
+        pub async fn revoke_principal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokePrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokePrincipalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/RevokePrincipal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.VaultService",
+                        "RevokePrincipal",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets a principal, and takes back every grant to it.
+        pub async fn purge_principal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PurgePrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PurgePrincipalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/PurgePrincipal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.VaultService",
+                        "PurgePrincipal",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// New values for every secret of a principal that the broker makes values for: all of them or none.
+        pub async fn roll_principal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollPrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollPrincipalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/RollPrincipal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.VaultService", "RollPrincipal"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn create_token(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTokenRequest>,
@@ -450,6 +918,33 @@ pub mod vault_service_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("bailey.management.v1.VaultService", "CreateToken"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The next request with the token is refused.
+        pub async fn revoke_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.VaultService/RevokeToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.VaultService", "RevokeToken"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -477,11 +972,36 @@ pub mod vault_service_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Makes a secret, or changes what is known of one; the value of one that exists is changed by RollSecret only.
         async fn set_secret(
             &self,
             request: tonic::Request<super::SetSecretRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetSecretResponse>,
+            tonic::Status,
+        >;
+        /// Replaces a secret's value.
+        async fn roll_secret(
+            &self,
+            request: tonic::Request<super::RollSecretRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollSecretResponse>,
+            tonic::Status,
+        >;
+        /// Revokes a secret for ever, and forgets its value.
+        async fn revoke_secret(
+            &self,
+            request: tonic::Request<super::RevokeSecretRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSecretResponse>,
+            tonic::Status,
+        >;
+        /// Makes many secrets, or says what that would do.
+        async fn import_secrets(
+            &self,
+            request: tonic::Request<super::ImportSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportSecretsResponse>,
             tonic::Status,
         >;
         /// Names and grants, never values.
@@ -496,11 +1016,43 @@ pub mod vault_service_server {
             tonic::Response<super::RegisterPrincipalResponse>,
             tonic::Status,
         >;
+        /// The principal gets nothing from now on, and what runs in its name fails.
+        async fn revoke_principal(
+            &self,
+            request: tonic::Request<super::RevokePrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokePrincipalResponse>,
+            tonic::Status,
+        >;
+        /// Forgets a principal, and takes back every grant to it.
+        async fn purge_principal(
+            &self,
+            request: tonic::Request<super::PurgePrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PurgePrincipalResponse>,
+            tonic::Status,
+        >;
+        /// New values for every secret of a principal that the broker makes values for: all of them or none.
+        async fn roll_principal(
+            &self,
+            request: tonic::Request<super::RollPrincipalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollPrincipalResponse>,
+            tonic::Status,
+        >;
         async fn create_token(
             &self,
             request: tonic::Request<super::CreateTokenRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        /// The next request with the token is refused.
+        async fn revoke_token(
+            &self,
+            request: tonic::Request<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
             tonic::Status,
         >;
     }
@@ -715,6 +1267,141 @@ pub mod vault_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/bailey.management.v1.VaultService/RollSecret" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollSecretSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::RollSecretRequest>
+                    for RollSecretSvc<T> {
+                        type Response = super::RollSecretResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollSecretRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::roll_secret(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollSecretSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.VaultService/RevokeSecret" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeSecretSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::RevokeSecretRequest>
+                    for RevokeSecretSvc<T> {
+                        type Response = super::RevokeSecretResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeSecretRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::revoke_secret(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeSecretSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.VaultService/ImportSecrets" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSecretsSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::ImportSecretsRequest>
+                    for ImportSecretsSvc<T> {
+                        type Response = super::ImportSecretsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportSecretsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::import_secrets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSecretsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/bailey.management.v1.VaultService/List" => {
                     #[allow(non_camel_case_types)]
                     struct ListSvc<T: VaultService>(pub Arc<T>);
@@ -804,6 +1491,141 @@ pub mod vault_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/bailey.management.v1.VaultService/RevokePrincipal" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokePrincipalSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::RevokePrincipalRequest>
+                    for RevokePrincipalSvc<T> {
+                        type Response = super::RevokePrincipalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokePrincipalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::revoke_principal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokePrincipalSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.VaultService/PurgePrincipal" => {
+                    #[allow(non_camel_case_types)]
+                    struct PurgePrincipalSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::PurgePrincipalRequest>
+                    for PurgePrincipalSvc<T> {
+                        type Response = super::PurgePrincipalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PurgePrincipalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::purge_principal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PurgePrincipalSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.VaultService/RollPrincipal" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollPrincipalSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::RollPrincipalRequest>
+                    for RollPrincipalSvc<T> {
+                        type Response = super::RollPrincipalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollPrincipalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::roll_principal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollPrincipalSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/bailey.management.v1.VaultService/CreateToken" => {
                     #[allow(non_camel_case_types)]
                     struct CreateTokenSvc<T: VaultService>(pub Arc<T>);
@@ -834,6 +1656,51 @@ pub mod vault_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.VaultService/RevokeToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeTokenSvc<T: VaultService>(pub Arc<T>);
+                    impl<
+                        T: VaultService,
+                    > tonic::server::UnaryService<super::RevokeTokenRequest>
+                    for RevokeTokenSvc<T> {
+                        type Response = super::RevokeTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VaultService>::revoke_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeTokenSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1989,6 +2856,993 @@ pub mod engine_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "bailey.management.v1.EngineService";
     impl<T> tonic::server::NamedService for EngineServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod pki_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The certificates of the mesh. The peer must have the uid of `cli`; Rotate needs the admin token too.
+    #[derive(Debug, Clone)]
+    pub struct PkiServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> PkiServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PkiServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PkiServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn pki_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PkiStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PkiStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.PkiService/PkiStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailey.management.v1.PkiService", "PkiStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a new intermediate under the same root and issues from it at once. Every service renews its certificate with its next beat.
+        pub async fn rotate_intermediate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateIntermediateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateIntermediateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.PkiService/RotateIntermediate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.PkiService",
+                        "RotateIntermediate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod pki_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PkiServiceServer.
+    #[async_trait]
+    pub trait PkiService: std::marker::Send + std::marker::Sync + 'static {
+        async fn pki_status(
+            &self,
+            request: tonic::Request<super::PkiStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PkiStatusResponse>,
+            tonic::Status,
+        >;
+        /// Makes a new intermediate under the same root and issues from it at once. Every service renews its certificate with its next beat.
+        async fn rotate_intermediate(
+            &self,
+            request: tonic::Request<super::RotateIntermediateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateIntermediateResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The certificates of the mesh. The peer must have the uid of `cli`; Rotate needs the admin token too.
+    #[derive(Debug)]
+    pub struct PkiServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PkiServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PkiServiceServer<T>
+    where
+        T: PkiService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/bailey.management.v1.PkiService/PkiStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct PkiStatusSvc<T: PkiService>(pub Arc<T>);
+                    impl<
+                        T: PkiService,
+                    > tonic::server::UnaryService<super::PkiStatusRequest>
+                    for PkiStatusSvc<T> {
+                        type Response = super::PkiStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PkiStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PkiService>::pki_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PkiStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.PkiService/RotateIntermediate" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateIntermediateSvc<T: PkiService>(pub Arc<T>);
+                    impl<
+                        T: PkiService,
+                    > tonic::server::UnaryService<super::RotateIntermediateRequest>
+                    for RotateIntermediateSvc<T> {
+                        type Response = super::RotateIntermediateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateIntermediateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PkiService>::rotate_intermediate(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateIntermediateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PkiServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "bailey.management.v1.PkiService";
+    impl<T> tonic::server::NamedService for PkiServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod custody_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Who can open the vault, on the broker's management socket.
+    #[derive(Debug, Clone)]
+    pub struct CustodyServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> CustodyServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> CustodyServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            CustodyServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Tries to open a sealed vault again, now rather than in a few seconds. It needs no admin token, which cannot be checked while the vault is
+        /// sealed; it is rate-limited.
+        pub async fn unseal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnsealRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnsealResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.CustodyService/Unseal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.CustodyService", "Unseal"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_recipients(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRecipientsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRecipientsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.CustodyService/ListRecipients",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.CustodyService",
+                        "ListRecipients",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Encrypts the vault to one more key, at once and from then on.
+        pub async fn add_recipient(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddRecipientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddRecipientResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.CustodyService/AddRecipient",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.CustodyService",
+                        "AddRecipient",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Encrypts the vault without it. Copies made before stay open to it.
+        pub async fn remove_recipient(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveRecipientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRecipientResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.CustodyService/RemoveRecipient",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "bailey.management.v1.CustodyService",
+                        "RemoveRecipient",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The whole vault, encrypted to the given keys and to nobody else.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.CustodyService/Export",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.CustodyService", "Export"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod custody_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with CustodyServiceServer.
+    #[async_trait]
+    pub trait CustodyService: std::marker::Send + std::marker::Sync + 'static {
+        /// Tries to open a sealed vault again, now rather than in a few seconds. It needs no admin token, which cannot be checked while the vault is
+        /// sealed; it is rate-limited.
+        async fn unseal(
+            &self,
+            request: tonic::Request<super::UnsealRequest>,
+        ) -> std::result::Result<tonic::Response<super::UnsealResponse>, tonic::Status>;
+        async fn list_recipients(
+            &self,
+            request: tonic::Request<super::ListRecipientsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRecipientsResponse>,
+            tonic::Status,
+        >;
+        /// Encrypts the vault to one more key, at once and from then on.
+        async fn add_recipient(
+            &self,
+            request: tonic::Request<super::AddRecipientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddRecipientResponse>,
+            tonic::Status,
+        >;
+        /// Encrypts the vault without it. Copies made before stay open to it.
+        async fn remove_recipient(
+            &self,
+            request: tonic::Request<super::RemoveRecipientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRecipientResponse>,
+            tonic::Status,
+        >;
+        /// The whole vault, encrypted to the given keys and to nobody else.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportResponse>, tonic::Status>;
+    }
+    /// Who can open the vault, on the broker's management socket.
+    #[derive(Debug)]
+    pub struct CustodyServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> CustodyServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for CustodyServiceServer<T>
+    where
+        T: CustodyService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/bailey.management.v1.CustodyService/Unseal" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnsealSvc<T: CustodyService>(pub Arc<T>);
+                    impl<
+                        T: CustodyService,
+                    > tonic::server::UnaryService<super::UnsealRequest>
+                    for UnsealSvc<T> {
+                        type Response = super::UnsealResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnsealRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CustodyService>::unseal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnsealSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.CustodyService/ListRecipients" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRecipientsSvc<T: CustodyService>(pub Arc<T>);
+                    impl<
+                        T: CustodyService,
+                    > tonic::server::UnaryService<super::ListRecipientsRequest>
+                    for ListRecipientsSvc<T> {
+                        type Response = super::ListRecipientsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRecipientsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CustodyService>::list_recipients(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRecipientsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.CustodyService/AddRecipient" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddRecipientSvc<T: CustodyService>(pub Arc<T>);
+                    impl<
+                        T: CustodyService,
+                    > tonic::server::UnaryService<super::AddRecipientRequest>
+                    for AddRecipientSvc<T> {
+                        type Response = super::AddRecipientResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddRecipientRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CustodyService>::add_recipient(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddRecipientSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.CustodyService/RemoveRecipient" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveRecipientSvc<T: CustodyService>(pub Arc<T>);
+                    impl<
+                        T: CustodyService,
+                    > tonic::server::UnaryService<super::RemoveRecipientRequest>
+                    for RemoveRecipientSvc<T> {
+                        type Response = super::RemoveRecipientResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveRecipientRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CustodyService>::remove_recipient(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveRecipientSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.CustodyService/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: CustodyService>(pub Arc<T>);
+                    impl<
+                        T: CustodyService,
+                    > tonic::server::UnaryService<super::ExportRequest>
+                    for ExportSvc<T> {
+                        type Response = super::ExportResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CustodyService>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for CustodyServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "bailey.management.v1.CustodyService";
+    impl<T> tonic::server::NamedService for CustodyServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -32,12 +32,7 @@ pub(super) fn run(home: &Home, args: &InitArgs, out: &mut Out) -> anyhow::Result
         .secrets_dir
         .clone()
         .unwrap_or_else(|| home.secrets_dir());
-    // Files of this process belong to its uid; there is no safe call that asks for it.
-    let root = tempfile::tempfile()
-        .and_then(|file| file.metadata())
-        .context("asking for the uid")?
-        .uid()
-        == 0;
+    let root = is_root()?;
     if args.owner.is_some() && !root {
         return Err(
             Misconfigured("--owner needs root: only root may give files away".to_owned()).into(),
@@ -56,9 +51,21 @@ pub(super) fn run(home: &Home, args: &InitArgs, out: &mut Out) -> anyhow::Result
     Ok(Done::Well)
 }
 
+/// Files of this process belong to its uid; there is no safe call that asks for it.
+pub(super) fn is_root() -> anyhow::Result<bool> {
+    let mine = tempfile::tempfile().and_then(|file| file.metadata());
+    Ok(mine.context("asking for the uid")?.uid() == 0)
+}
+
 impl Init<'_> {
     fn roots(&mut self) -> anyhow::Result<()> {
         let (config_dir, secrets_dir) = (&self.config_dir, &self.secrets_dir);
+        if bailey_roots::finish_new_root(config_dir, secrets_dir)
+            .context("finishing what `bailey pki new-root` began")?
+        {
+            self.out
+                .line("roots of trust: a new root CA that was begun is in place now");
+        }
         if bailey_roots::survey(config_dir, secrets_dir).is_complete() {
             self.out.line(format_args!(
                 "roots of trust: were there ({})",
@@ -74,7 +81,7 @@ impl Init<'_> {
             .filter(|vault| vault.exists())
         {
             let why = format!(
-                "{} exists, and only its own age key opens it: put the old secrets back; a new key would lose what it holds",
+                "{} exists, and only its own age key opens it: put the old secrets back, for a new key would lose what it holds; without them, but with a paper key, docs/how-to/recovery.md says how (\"The secrets are lost, the volumes are not\")",
                 vault.display()
             );
             return Err(Misconfigured(why).into());

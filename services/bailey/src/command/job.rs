@@ -40,6 +40,8 @@ pub(super) struct Job {
     logs: Vec<Log>,
     #[serde(default)]
     transitions: Vec<Transition>,
+    #[serde(default)]
+    attempts: Vec<Attempt>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +57,23 @@ struct Transition {
     reason: String,
     attempt: u32,
     at: String,
+}
+
+/// One try, with the time of its phases.
+#[derive(Debug, Deserialize)]
+struct Attempt {
+    #[serde(rename = "attempt")]
+    number: u32,
+    outcome: Option<String>,
+    start: Option<String>,
+    #[serde(default)]
+    create_us: u32,
+    #[serde(default)]
+    ticket_us: u32,
+    #[serde(default)]
+    start_us: u32,
+    #[serde(default)]
+    run_us: u32,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +136,7 @@ pub(super) async fn inspect(home: &Home, id: JobId, out: &mut Out) -> anyhow::Re
     let job: Job = serde_json::from_value(job)?;
     let tree: Vec<Job> = serde_json::from_value(tree)?;
     job.describe(out);
+    job.describe_attempts(out);
     job.describe_history(out);
     if tree.len() > 1 {
         out.line("\nLineage:");
@@ -177,6 +197,10 @@ pub(super) async fn logs(home: &Home, id: JobId, out: &mut Out) -> anyhow::Resul
 
 impl Job {
     fn tries(&self) -> String {
+        if self.max_attempts == 0 {
+            // A service is started again for as long as it is locked.
+            return self.attempt.to_string();
+        }
         format!("{}/{}", self.attempt, self.max_attempts)
     }
 
@@ -223,6 +247,32 @@ impl Job {
                 out.line(format_args!("{name:12} {}", plain(&value)));
             }
         }
+        // What the stack found out about the plugin, not what the plugin has to say.
+        let found = |log: &Log| log.message.strip_prefix("bailey: ").map(plain);
+        for warning in self.logs.iter().filter_map(found) {
+            out.line(format_args!("{:12} {warning}", "warning"));
+        }
+    }
+
+    fn describe_attempts(&self, out: &mut Out) {
+        let ms = |us: u32| format!("{:.1} ms", f64::from(us) / 1000.0);
+        let row = |attempt: &Attempt| {
+            [
+                attempt.number.to_string(),
+                plain(attempt.outcome.as_deref().unwrap_or("runs")),
+                plain(attempt.start.as_deref().unwrap_or("-")),
+                ms(attempt.create_us),
+                ms(attempt.ticket_us),
+                ms(attempt.start_us),
+                ms(attempt.run_us),
+            ]
+        };
+        let rows: Vec<_> = self.attempts.iter().map(row).collect();
+        if !rows.is_empty() {
+            out.line("\nAttempts:");
+            let titles = ["TRY", "OUTCOME", "CELL", "MADE", "TICKET", "STARTED", "RAN"];
+            out.table(titles, &rows);
+        }
     }
 
     fn describe_history(&self, out: &mut Out) {
@@ -247,6 +297,45 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_is_shown_with_how_its_cell_came_to_be_and_the_time_of_its_phases() {
+        let job: Job = serde_json::from_value(serde_json::json!({
+            "job_id": "1", "status": "succeeded", "plugin": "greet", "command": "poll",
+            "attempts": [
+                {"attempt": 1, "outcome": "not_started", "create_us": 0, "ticket_us": 0, "start_us": 0, "run_us": 0},
+                {"attempt": 2, "outcome": "succeeded", "start": "warm", "create_us": 0, "ticket_us": 1250, "start_us": 900, "run_us": 2300},
+            ],
+        })).unwrap();
+        let mut out = Out::default();
+        job.describe_attempts(&mut out);
+        let text = out.text();
+        let last: Vec<_> = text.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(
+            last.join(" "),
+            "2 succeeded warm 0.0 ms 1.2 ms 0.9 ms 2.3 ms"
+        );
+        assert!(text.contains("not_started"), "{text}");
+    }
+
+    #[test]
+    fn what_the_stack_warns_of_is_shown_with_the_job_and_what_the_plugin_logs_is_not() {
+        let job: Job = serde_json::from_value(serde_json::json!({
+            "job_id": "1", "status": "succeeded", "plugin": "greet", "command": "poll",
+            "logs": [
+                {"level": "warn", "message": "hm"},
+                {"level": "warn", "message": "bailey: the plugin printed its secret token to stdout"},
+            ],
+        })).unwrap();
+        let mut out = Out::default();
+        job.describe(&mut out);
+        let text = out.text();
+        assert!(
+            text.contains("warning      the plugin printed its secret token to stdout\n"),
+            "{text}"
+        );
+        assert!(!text.contains("hm"), "{text}");
+    }
 
     #[test]
     fn a_lineage_is_shown_as_a_tree() {

@@ -1,8 +1,9 @@
-//! `bailey plugin list`, `show` and `run`.
+//! `bailey plugin list`, `show`, `run`, `clear` and `restart`.
 
 use std::time::Duration;
 
 use bailey_plugin::Catalogue;
+use bailey_plugin::catalogue::{Entry, Service, ServiceState};
 use bailey_plugin::manifest::Access;
 use bailey_plugin::rating::Rating;
 use bailey_plugin::tree::Tree;
@@ -62,7 +63,39 @@ pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         ],
         &rows,
     );
+    let services = catalogue.plugins.iter();
+    let services = services.filter_map(|plugin| Some((&plugin.name, plugin.service.as_ref()?)));
+    for (name, service) in services {
+        out.line(format_args!("service {name}: {}", how(service)));
+    }
     Ok(Done::Well)
+}
+
+/// How a service is, in a line.
+fn how(service: &Service) -> String {
+    let mut text = service.state.as_str().to_owned();
+    if let Some(since) = &service.running_since {
+        text = format!("{text} since {since}");
+    }
+    match service.restarts {
+        0 => {}
+        1 => text.push_str(", restarted once"),
+        times => text = format!("{text}, restarted {times} times"),
+    }
+    if !service.detail.is_empty() {
+        let running = service.state == ServiceState::Running;
+        let what = if running { ", last trouble: " } else { ": " };
+        text = format!("{text}{what}{}", plain(&service.detail));
+    }
+    text
+}
+
+/// How the service of a plugin is, if it is one and the stack says so.
+async fn service(home: &Home, args: &ShowArgs, plugin: &LockedPlugin) -> Option<Service> {
+    plugin.proposed.walls.service.as_ref()?;
+    let api = Api::with_token(home).ok()?;
+    let entry: Entry = api.get(&format!("/plugin/{}", args.plugin)).await.ok()?;
+    entry.service
 }
 
 pub(super) async fn show(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow::Result<Done> {
@@ -79,10 +112,11 @@ pub(super) async fn show(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow:
     })?;
     let grants = Grants::ask(home, &Admin::read(home.admin_token_file())?).await?;
     let drift = drift(plugin);
+    let service = service(home, args, plugin).await;
     let rating = Rated::of(lock, &grants).rating_of(&args.plugin, plugin, drift.is_some());
     if home.json() {
         out.json(&serde_json::json!({
-            "name": args.plugin, "serial": lock.serial, "locked": plugin, "rating": rating, "drift": drift,
+            "name": args.plugin, "serial": lock.serial, "locked": plugin, "rating": rating, "drift": drift, "service": service,
         }))?;
         return Ok(Done::Well);
     }
@@ -104,6 +138,12 @@ pub(super) async fn show(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow:
         "files",
         plugin.proposed.files.len()
     ));
+    if plugin.proposed.walls.service.is_some() {
+        let now = service
+            .as_ref()
+            .map_or_else(|| "unknown: the stack does not say".to_owned(), how);
+        out.line(format_args!("  {:14} {now}", "is now"));
+    }
     let seal = drift.map_or_else(
         || "its folder is what was sealed".to_owned(),
         |drift| format!("its folder is not what was sealed: {drift}"),
@@ -132,6 +172,11 @@ struct Call<'a> {
 #[derive(Serialize)]
 struct Cleared<'a> {
     plugin: &'a bailey_types::PluginName,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Restarting {
+    job_id: String,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -196,4 +241,52 @@ pub(super) async fn clear(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow
         out.line(format_args!("cells of {plugin} are kept ready again"));
     }
     Ok(Done::Well)
+}
+
+pub(super) async fn restart(home: &Home, args: &ShowArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let plugin = &args.plugin;
+    let path = format!("/service/{plugin}/restart");
+    let answer = Api::with_token(home)?
+        .post(&path, Vec::new(), Duration::ZERO)
+        .await?;
+    let restarting: Restarting = answer.json()?;
+    if home.json() {
+        out.json(&restarting)?;
+    } else {
+        out.line(format_args!(
+            "{plugin} is being started again; see: bailey job inspect {}",
+            restarting.job_id
+        ));
+    }
+    Ok(Done::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_service_is_is_said_in_a_line() {
+        let mut service = Service {
+            state: ServiceState::Running,
+            job_id: None,
+            running_since: Some("2026-01-01T00:00:00Z".to_owned()),
+            restarts: 0,
+            detail: String::new(),
+        };
+        assert_eq!(how(&service), "running since 2026-01-01T00:00:00Z");
+        service.restarts = 1;
+        service.detail = "it ended with exit code 3".to_owned();
+        assert_eq!(
+            how(&service),
+            "running since 2026-01-01T00:00:00Z, restarted once, last trouble: it ended with exit code 3"
+        );
+        service.state = ServiceState::Quarantined;
+        service.running_since = None;
+        service.restarts = 5;
+        assert_eq!(
+            how(&service),
+            "quarantined, restarted 5 times: it ended with exit code 3"
+        );
+    }
 }

@@ -28,11 +28,18 @@ struct Health {
     #[serde(default)]
     plugins_loaded: u64,
     #[serde(default)]
+    plugin_services: u64,
+    #[serde(default)]
+    plugin_services_running: u64,
+    #[serde(default)]
     lock_serial: u64,
     #[serde(default)]
     version: String,
     #[serde(default)]
     posture: String,
+    /// Whether anybody may ask for anything.
+    #[serde(default)]
+    api_posture: String,
     #[serde(default)]
     warning_count: u64,
     /// Only for whoever has a token.
@@ -127,6 +134,15 @@ fn show(health: &Health, out: &mut Out) {
         health.queue_depth,
         bailey_yaml::Span(Duration::from_secs(health.uptime_seconds)),
     ));
+    if !matches!(health.api_posture.as_str(), "" | "gateway") {
+        out.line(format_args!("posture: {}", plain(&health.api_posture)));
+    }
+    if health.plugin_services > 0 {
+        out.line(format_args!(
+            "{} of {} services of plugins run",
+            health.plugin_services_running, health.plugin_services
+        ));
+    }
     for trouble in &health.troubles {
         out.line(format_args!("  ! {}", plain(trouble)));
     }

@@ -6,19 +6,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bailey_proto::management::v1::CreateTokenRequest;
-use bailey_proto::management::v1::vault_service_client::VaultServiceClient;
+use bailey_proto::management::v1::{CreateTokenRequest, RevokeTokenRequest};
 use zeroize::Zeroizing;
 
+use super::vault;
 use crate::Misconfigured;
-use crate::cli::TokenArgs;
+use crate::cli::vault::{TokenArg, TokenArgs};
 use crate::home::Home;
-use crate::manage::{self, Admin, refused};
+use crate::manage::{Admin, refused};
 use crate::output::{Done, Out};
 
 pub(super) async fn create(home: &Home, args: TokenArgs, out: &mut Out) -> anyhow::Result<Done> {
     let admin = Admin::read(home.admin_token_file())?;
-    let mut client = VaultServiceClient::new(manage::connect(home, "broker").await?);
+    let mut client = vault::client(home).await?;
     // The token is shown once: its file must be there before it is.
     let path = args.out.as_deref().filter(|path| path.as_os_str() != "-");
     let file = path.map(write_secret).transpose()?;
@@ -50,6 +50,26 @@ pub(super) async fn create(home: &Home, args: TokenArgs, out: &mut Out) -> anyho
         }
         _ => out.line(token.as_str()),
     }
+    Ok(Done::Well)
+}
+
+pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
+    let listed = vault::listed(home).await?;
+    if home.json() {
+        out.json(&vault::tokens_json(&listed))?;
+    } else {
+        vault::tokens(&listed, out);
+    }
+    Ok(Done::Well)
+}
+
+pub(super) async fn revoke(home: &Home, args: &TokenArg, out: &mut Out) -> anyhow::Result<Done> {
+    let admin = Admin::read(home.admin_token_file())?;
+    let name = args.name.to_string();
+    let request = admin.request(RevokeTokenRequest { name });
+    let revoked = vault::client(home).await?.revoke_token(request).await;
+    let outcome = revoked.map_err(refused("broker"))?.into_inner().outcome;
+    out.line(format_args!("{outcome} {}", args.name));
     Ok(Done::Well)
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use bailey_config::{Account, Config, PluginConfig};
 use bailey_plugin::{Container, EgressBounds, Limits, Manifest, StateKind};
-use bailey_trust::{EgressLimits, HostPath, Mode, ProposedPlugin, Walls};
+use bailey_trust::{
+    EgressLimits, HostPath, Mode, ProposedPlugin, SERVE, ServiceTerms, StateLimit, Walls,
+};
 use bailey_types::PluginName;
 
 use crate::host_paths::Resolved;
@@ -77,6 +79,8 @@ impl Derived {
             warm: warm(sources, cannot_wait, &mut problems),
             untrusted: untrusted(config),
             egress_limits: egress_limits(here.egress_limits, there.egress_limits),
+            state_limit: state_limit(sources, &mut problems),
+            service: service(sources, &mut problems),
         };
         let entrypoint = here.entrypoint.clone().or_else(|| there.entrypoint.clone());
         let derived = Self {
@@ -215,6 +219,43 @@ fn warm(sources: Sources<'_>, cannot_wait: bool, problems: &mut Vec<String>) -> 
         ));
     }
     0
+}
+
+/// Whether one of its cells lasts. The operator's stanza wins, so that it can switch a service off.
+fn service(sources: Sources<'_>, problems: &mut Vec<String>) -> Option<ServiceTerms> {
+    let Sources {
+        name,
+        plugin,
+        manifest,
+        ..
+    } = sources;
+    let terms = ServiceTerms::of(&plugin.container, &manifest.container);
+    if terms.is_some() && !ServiceTerms::fit(manifest) {
+        problems.push(format!(
+            "{name} has `mode: service`, but its manifest has no command {SERVE}, which is what a service runs"
+        ));
+    }
+    if terms.is_none() && plugin.container.heartbeat_seconds.is_some() {
+        problems.push(format!(
+            "{name} has a heartbeat, which belongs to `mode: service`"
+        ));
+    }
+    terms
+}
+
+/// How much it may keep. More than the default is for the operator to say.
+fn state_limit(sources: Sources<'_>, problems: &mut Vec<String>) -> StateLimit {
+    let (here, there) = (&sources.plugin.container, &sources.manifest.container);
+    let name = sources.name;
+    match StateLimit::of(here.state_limit, there.state_limit) {
+        Ok(limit) => limit,
+        Err(key) => {
+            problems.push(format!(
+                "the manifest of {name} asks for more {key} than the default; grant it with plugins.{name}.container.{key}, or set less there"
+            ));
+            StateLimit::default()
+        }
+    }
 }
 
 fn egress_limits(here: EgressBounds, there: EgressBounds) -> EgressLimits {

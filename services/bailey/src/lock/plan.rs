@@ -7,7 +7,7 @@ use bailey_config::{Config, PluginConfig};
 use bailey_plugin::discovery::{self, Discovery, Found};
 use bailey_plugin::tree::Tree;
 use bailey_plugin::{Limits, Manifest};
-use bailey_trust::{Lock, LockProposal, ProposedPlugin};
+use bailey_trust::{Lock, LockProposal, MAX_SERVICES, ProposedPlugin, ServiceTerms};
 use bailey_types::PluginName;
 
 use super::derived::{Derived, Sources, Terms};
@@ -40,6 +40,9 @@ pub(super) async fn all(
         chosen.push((sources, found));
     }
     problems.extend(unknown_resets(terms, &config));
+    problems.extend(too_many_services(
+        chosen.iter().map(|(sources, _)| *sources),
+    ));
     fail_with(&problems)?;
     let mut plugins = BTreeMap::new();
     for (sources, found) in chosen {
@@ -195,6 +198,16 @@ fn not_found(config: &Config, name: &PluginName, plugin: &PluginConfig) -> Strin
         "{name} is enabled, but no folder below {} holds a plugin {wanted}",
         roots.join(", ")
     )
+}
+
+/// Each holds a cell for good, so there is an end to them.
+fn too_many_services<'a>(plugins: impl Iterator<Item = Sources<'a>>) -> Option<String> {
+    let terms = |sources: &Sources<'_>| {
+        ServiceTerms::of(&sources.plugin.container, &sources.manifest.container)
+    };
+    let services = plugins.filter(|sources| terms(sources).is_some()).count();
+    (services > MAX_SERVICES)
+        .then(|| format!("{services} plugins have `mode: service`; at most {MAX_SERVICES} may"))
 }
 
 fn unknown_resets(terms: &Terms, config: &Config) -> Vec<String> {

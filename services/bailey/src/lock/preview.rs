@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_plugin::rating::Rating;
 use bailey_plugin::{Limits, StateKind};
-use bailey_trust::{LockedPlugin, Mode, ProposedPlugin};
+use bailey_trust::{LockedPlugin, Mode, ProposedPlugin, ServiceTerms};
 use bailey_types::{PluginName, Serial};
 use serde::Serialize;
 use serde_json::json;
@@ -217,7 +217,7 @@ fn details(name: &PluginName, before: Option<&Side<'_>>, after: &Side<'_>) -> Ve
 }
 
 /// Everything of a plugin that an operator may want to compare, in the order in which it is shown.
-fn facts(side: &Side<'_>) -> [(&'static str, String); 15] {
+fn facts(side: &Side<'_>) -> [(&'static str, String); 16] {
     let plugin = side.plugin;
     let ProposedPlugin {
         manifest,
@@ -226,7 +226,6 @@ fn facts(side: &Side<'_>) -> [(&'static str, String); 15] {
         entrypoint,
         source,
         account,
-        state,
         ..
     } = &plugin.proposed;
     let walls = &plugin.proposed.walls;
@@ -254,9 +253,10 @@ fn facts(side: &Side<'_>) -> [(&'static str, String); 15] {
                 |bounds| format!("untrusted: {}", limits(bounds)),
             ),
         ),
-        ("state", format!("{state:?}").to_lowercase()),
+        ("state", kept(&plugin.proposed)),
         ("egress", egress(&plugin.proposed)),
         ("warm cells", walls.warm.to_string()),
+        ("service", service(walls.service.as_ref())),
         ("rating", rated::line(&side.rating)),
     ]
 }
@@ -290,6 +290,20 @@ fn host_paths(plugin: &ProposedPlugin) -> String {
     or_none(&paths.collect::<Vec<_>>())
 }
 
+fn kept(plugin: &ProposedPlugin) -> String {
+    let place = match plugin.state {
+        StateKind::None => return "none".to_owned(),
+        StateKind::Data => "data",
+        StateKind::Home => "home",
+    };
+    let limit = &plugin.walls.state_limit;
+    format!(
+        "{place} ({} MiB, {} files)",
+        limit.total_bytes.div_ceil(1 << 20),
+        limit.files
+    )
+}
+
 fn egress(plugin: &ProposedPlugin) -> String {
     if plugin.egress.is_empty() {
         return "none".to_owned();
@@ -302,6 +316,22 @@ fn egress(plugin: &ProposedPlugin) -> String {
         bounds.total_bytes >> 10,
         bounds.connection_seconds
     )
+}
+
+fn service(terms: Option<&ServiceTerms>) -> String {
+    match terms {
+        None => "no".to_owned(),
+        Some(ServiceTerms {
+            heartbeat_seconds: None,
+        }) => "yes: its command serve runs all the time".to_owned(),
+        Some(ServiceTerms {
+            heartbeat_seconds: Some(seconds),
+        }) => {
+            format!(
+                "yes: its command serve runs all the time, and is ended when it is silent for {seconds} s"
+            )
+        }
+    }
 }
 
 fn limits(limits: &Limits) -> String {

@@ -308,3 +308,33 @@ async fn nobody_at_home_is_said_plainly() {
         .expect(1)
         .complains("is the stack up?");
 }
+
+#[tokio::test]
+async fn a_service_is_listed_with_how_it_is_and_restarted() {
+    let body = r#"{"plugins":[{"name":"watcher","version":"1","description":"","commands":[],
+        "service":{"state":"running","job_id":"j1","running_since":"2026-01-01T00:00:00Z","restarts":2,"detail":""}}]}"#;
+    let gateway = Gateway::answering(200, body).await;
+    gateway
+        .bailey(&["plugin", "list"])
+        .await
+        .expect(0)
+        .says("service watcher: running since 2026-01-01T00:00:00Z, restarted 2 times");
+    let gateway = Gateway::answering(202, r#"{"job_id":"j1"}"#).await;
+    gateway
+        .bailey(&["plugin", "restart", "watcher"])
+        .await
+        .expect(0)
+        .says("bailey job inspect j1");
+    assert_eq!(gateway.asked()[0].0, "POST /service/watcher/restart");
+    let refusal = r#"{"detail":"watcher is quarantined"}"#;
+    let gateway = Gateway::answering(409, refusal).await;
+    gateway
+        .bailey(&["plugin", "restart", "watcher"])
+        .await
+        .expect(1)
+        .complains("watcher is quarantined");
+    let health = r#"{"status":"ok","plugin_services":3,"plugin_services_running":2}"#;
+    let gateway = Gateway::answering(200, health).await;
+    let status = gateway.bailey(&["status"]).await.expect(0);
+    status.says("2 of 3 services of plugins run");
+}

@@ -10,7 +10,9 @@ mod api;
 mod files;
 mod host;
 mod lock;
+mod pki;
 mod stand;
+mod vault;
 mod walls;
 
 use std::ffi::OsStr;

@@ -14,11 +14,14 @@ use bailey_proto::management::v1::seal_service_server::{SealService, SealService
 use bailey_proto::management::v1::vault_service_server::{VaultService, VaultServiceServer};
 use bailey_proto::management::v1::{
     CollectRequest, CollectResponse, CreateTokenRequest, CreateTokenResponse,
-    DescribeEngineRequest, DescribeEngineResponse, InitRequest, InitResponse, InspectImageRequest,
-    InspectImageResponse, ListRequest, ListResponse, ProposeRequest, ProposeResponse,
-    RegisterPrincipalRequest, RegisterPrincipalResponse, SealHeader, SealRequest, SealResponse,
-    SecretEntry, SetSecretRequest, SetSecretResponse, SignRequest, SignResponse, StatusRequest,
-    StatusResponse,
+    DescribeEngineRequest, DescribeEngineResponse, ImportSecretsRequest, ImportSecretsResponse,
+    InitRequest, InitResponse, InspectImageRequest, InspectImageResponse, ListRequest,
+    ListResponse, PrincipalEntry, ProposeRequest, ProposeResponse, PurgePrincipalRequest,
+    PurgePrincipalResponse, RegisterPrincipalRequest, RegisterPrincipalResponse,
+    RevokePrincipalRequest, RevokePrincipalResponse, RevokeSecretRequest, RevokeSecretResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollPrincipalRequest, RollPrincipalResponse,
+    RollSecretRequest, RollSecretResponse, SealHeader, SealRequest, SealResponse, SecretEntry,
+    SetSecretRequest, SetSecretResponse, SignRequest, SignResponse, StatusRequest, StatusResponse,
 };
 use bailey_test::TestStack;
 use bailey_trust::{Lock, LockProposal, LockSource, LockedPlugin, ProposedPlugin, SigningKey};
@@ -32,6 +35,13 @@ use crate::{Ran, bailey, text};
 
 pub(crate) const CONFIG: &str = "accounts: {default: {}}\nplugin_roots: [ROOT]\nplugins:\n  greet: {}\n  other: {uses: greet}\n";
 const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.py\ncommands: [{name: poll, type: read}]\n";
+
+/// Whom the vault knows: name, kind, status.
+const PRINCIPALS: [(&str, &str, &str); 3] = [
+    ("core", "gateway", "active"),
+    ("shop", "consumer", "active"),
+    ("gone", "plugin", "revoked"),
+];
 
 struct Notary {
     key: SigningKey,
@@ -115,6 +125,13 @@ impl VaultService for Grants {
         };
         Ok(Response::new(ListResponse {
             secrets: vec![secret("one", "active"), secret("two", "revoked")],
+            principals: PRINCIPALS
+                .map(|(name, kind, status)| PrincipalEntry {
+                    name: name.to_owned(),
+                    kind: kind.to_owned(),
+                    status: status.to_owned(),
+                })
+                .into(),
             ..ListResponse::default()
         }))
     }
@@ -129,16 +146,23 @@ impl VaultService for Grants {
 
     async fn set_secret(
         &self,
-        _: Request<SetSecretRequest>,
+        request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
-        Err(Status::unimplemented("set_secret"))
+        let outcome = format!("set for {}:", request.into_inner().grant_to.join(","));
+        Ok(Response::new(SetSecretResponse { outcome }))
     }
 
     async fn register_principal(
         &self,
-        _: Request<RegisterPrincipalRequest>,
+        request: Request<RegisterPrincipalRequest>,
     ) -> Result<Response<RegisterPrincipalResponse>, Status> {
-        Err(Status::unimplemented("register_principal"))
+        let asked = request.into_inner();
+        // As the broker does: whoever is there is not registered as something else, nor is whoever was revoked.
+        if PRINCIPALS.iter().any(|(name, ..)| *name == asked.name) {
+            return Err(Status::already_exists("registered already"));
+        }
+        let outcome = "principal_registered".to_owned();
+        Ok(Response::new(RegisterPrincipalResponse { outcome }))
     }
 
     async fn create_token(
@@ -146,6 +170,55 @@ impl VaultService for Grants {
         _: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         Err(Status::unimplemented("create_token"))
+    }
+
+    async fn roll_secret(
+        &self,
+        _: Request<RollSecretRequest>,
+    ) -> Result<Response<RollSecretResponse>, Status> {
+        Err(Status::unimplemented("roll_secret"))
+    }
+
+    async fn revoke_secret(
+        &self,
+        _: Request<RevokeSecretRequest>,
+    ) -> Result<Response<RevokeSecretResponse>, Status> {
+        Err(Status::unimplemented("revoke_secret"))
+    }
+
+    async fn import_secrets(
+        &self,
+        _: Request<ImportSecretsRequest>,
+    ) -> Result<Response<ImportSecretsResponse>, Status> {
+        Err(Status::unimplemented("import_secrets"))
+    }
+
+    async fn revoke_principal(
+        &self,
+        _: Request<RevokePrincipalRequest>,
+    ) -> Result<Response<RevokePrincipalResponse>, Status> {
+        Err(Status::unimplemented("revoke_principal"))
+    }
+
+    async fn purge_principal(
+        &self,
+        _: Request<PurgePrincipalRequest>,
+    ) -> Result<Response<PurgePrincipalResponse>, Status> {
+        Err(Status::unimplemented("purge_principal"))
+    }
+
+    async fn roll_principal(
+        &self,
+        _: Request<RollPrincipalRequest>,
+    ) -> Result<Response<RollPrincipalResponse>, Status> {
+        Err(Status::unimplemented("roll_principal"))
+    }
+
+    async fn revoke_token(
+        &self,
+        _: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        Err(Status::unimplemented("revoke_token"))
     }
 }
 

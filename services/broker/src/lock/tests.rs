@@ -350,3 +350,25 @@ fn a_malformed_proposal_is_refused() {
     let text = serde_json::to_vec(&proposal(&["echo"])).unwrap();
     assert_eq!(parse(&text).unwrap(), proposal(&["echo"]));
 }
+
+#[test]
+fn there_is_an_end_to_services() {
+    let world = World::new();
+    let propose = |count: usize| {
+        let names: Vec<String> = (0..count).map(|nth| format!("p{nth}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut proposal = proposal(&names);
+        for plugin in proposal.plugins.values_mut() {
+            plugin
+                .manifest
+                .commands
+                .push(crate::testing::command("serve"));
+            plugin.manifest.container.mode = Some(bailey_plugin::RunMode::Service);
+            plugin.walls.service = Some(bailey_trust::ServiceTerms::default());
+        }
+        let vault = world.vault.document().unwrap();
+        world.notary.propose(&vault, None, proposal, Timestamp(1))
+    };
+    assert!(propose(MAX_SERVICES).is_ok());
+    assert!(matches!(propose(MAX_SERVICES + 1), Err(Error::Config(_))));
+}

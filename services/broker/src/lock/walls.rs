@@ -6,7 +6,8 @@ use std::path::Path;
 
 use bailey_config::account::{UNTRUSTED, overlap};
 use bailey_config::{Account, Config, PluginConfig};
-use bailey_trust::{Mode, ProposedPlugin, StateKind};
+use bailey_plugin::Container;
+use bailey_trust::{Mode, ProposedPlugin, SERVE, ServiceTerms, StateKind, StateLimit};
 
 /// What of a host is as good as the host: the engine's own files, and its socket by the name that systems keep for older programs.
 const OF_THE_ENGINE: [&str; 3] = ["/var/lib/containerd", "/var/lib/docker", "/var/run"];
@@ -29,6 +30,13 @@ pub(super) fn check(
     if proposed.egress.as_slice() != egress.map_or(&[][..], Vec::as_slice) {
         return Err("is proposed with other egress than its configuration or manifest has".into());
     }
+    let may_keep = StateLimit::of(here.state_limit, there.state_limit)
+        .map_err(|key| format!("asks for more {key} than its configuration grants"))?;
+    if proposed.walls.state_limit != may_keep {
+        return Err(
+            "is proposed with another state_limit than its configuration or manifest has".into(),
+        );
+    }
     let has_untrusted = config
         .accounts
         .keys()
@@ -36,6 +44,7 @@ pub(super) fn check(
     if proposed.walls.untrusted.is_some() && !has_untrusted {
         return Err("is proposed with an account untrusted, which there is not".into());
     }
+    check_service(here, there, proposed)?;
     let carries = [
         ("state", proposed.state != StateKind::None),
         ("egress", !proposed.egress.is_empty()),
@@ -47,6 +56,22 @@ pub(super) fn check(
         )),
         Some(_) | None => Ok(()),
     }
+}
+
+fn check_service(
+    here: &Container,
+    there: &Container,
+    proposed: &ProposedPlugin,
+) -> Result<(), String> {
+    let expected = ServiceTerms::of(here, there);
+    if proposed.walls.service != expected {
+        let than = "than its configuration or manifest has";
+        return Err(format!("is proposed with another mode or heartbeat {than}"));
+    }
+    if expected.is_some() && !ServiceTerms::fit(&proposed.manifest) {
+        return Err(format!("has `mode: service`, but no command {SERVE}"));
+    }
+    Ok(())
 }
 
 fn check_mode(

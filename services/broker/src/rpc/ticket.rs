@@ -12,6 +12,9 @@ use crate::state::State;
 use crate::ticket::{Asked, Made, Now, Reason, Refused};
 use crate::vault;
 
+/// Requests up to this size are sealed where they came in: up to 10 MiB are parsed, hashed and encrypted, which would keep everybody waiting.
+const SMALL_BYTES: usize = 16 << 10;
+
 pub struct Tickets {
     state: Arc<State>,
 }
@@ -43,23 +46,34 @@ impl TicketService for Tickets {
         &self,
         request: Request<MakeTicketRequest>,
     ) -> Result<Response<MakeTicketResponse>, Status> {
-        let (request, state) = (request.into_inner(), Arc::clone(&self.state));
-        // Up to 10 MiB are parsed, hashed and encrypted: not on the thread that serves everybody.
-        let made = tokio::task::spawn_blocking(move || make(&state, &request)).await;
-        let made = made.map_err(|e| {
-            tracing::error!(error = %e, "making a launch ticket panicked");
-            Status::internal("internal error")
-        })?;
+        let request = request.into_inner();
+        let made = if request.request.len() <= SMALL_BYTES {
+            // Less than the way to another thread and back.
+            make(&self.state, &request)
+        } else {
+            let state = Arc::clone(&self.state);
+            let made = tokio::task::spawn_blocking(move || make(&state, &request)).await;
+            made.map_err(|e| {
+                tracing::error!(error = %e, "making a launch ticket panicked");
+                Status::internal("internal error")
+            })?
+        };
+        let made = made.map_err(|refused| self.refused(&refused))?;
+        let delivers = made.delivers();
         let Made {
             ticket,
             sealed,
             record,
-        } = made.map_err(|refused| self.refused(&refused))?;
-        self.state
-            .records
-            .before("ticket.made", &record.into())
-            .await
-            .map_err(|e| status(&e))?;
+        } = made;
+        let (records, record) = (&self.state.records, record.into());
+        if delivers {
+            // No value leaves the vault before audit has it on disk which.
+            let recorded = records.before("ticket.made", &record).await;
+            recorded.map_err(|e| status(&e))?;
+        } else {
+            // That the call is allowed is on disk already: policy does not decide before it is.
+            records.note("ticket.made", &record);
+        }
         Ok(Response::new(MakeTicketResponse {
             ticket: Some(ticket),
             sealed: sealed.into(),

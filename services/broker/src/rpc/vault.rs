@@ -1,25 +1,31 @@
 //! `VaultService`, on the management socket. Whoever gets here has passed the gate.
 
+mod asked;
+mod listed;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bailey_error::status;
 use bailey_proto::management::v1::vault_service_server::VaultService;
 use bailey_proto::management::v1::{
-    CreateTokenRequest, CreateTokenResponse, InitRequest, InitResponse, ListRequest, ListResponse,
-    PrincipalEntry, RegisterPrincipalRequest, RegisterPrincipalResponse, SecretEntry,
-    SetSecretRequest, SetSecretResponse, StatusRequest, StatusResponse, TokenEntry,
+    CreateTokenRequest, CreateTokenResponse, ImportSecretsRequest, ImportSecretsResponse,
+    InitRequest, InitResponse, ListRequest, ListResponse, PurgePrincipalRequest,
+    PurgePrincipalResponse, RegisterPrincipalRequest, RegisterPrincipalResponse,
+    RevokePrincipalRequest, RevokePrincipalResponse, RevokeSecretRequest, RevokeSecretResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollPrincipalRequest, RollPrincipalResponse,
+    RollSecretRequest, RollSecretResponse, SetSecretRequest, SetSecretResponse, StatusRequest,
+    StatusResponse,
 };
-use bailey_types::PrincipalName;
-use serde_json::json;
+use bailey_types::{PrincipalName, SecretName, TokenName};
+use serde_json::{Value as Json, json};
 use tonic::{Request, Response, Status};
-use zeroize::Zeroizing;
 
+use self::asked::invalid;
 use crate::state::State;
 use crate::token::{BadScope, Bearer, Scope};
 use crate::vault::{
-    Document, Grants, Nonce, PrincipalKind, Refused, SetOutcome, SetSecret, State as VaultState,
-    Value,
+    Document, Error, Nonce, PrincipalKind, Refused, SetOutcome, State as VaultState,
 };
 
 pub struct Vault {
@@ -29,6 +35,31 @@ pub struct Vault {
 impl Vault {
     pub fn new(state: Arc<State>) -> Self {
         Self { state }
+    }
+
+    /// Changes the vault. A refusal is recorded with what was asked, as a change is by whoever calls this.
+    fn change<T>(
+        &self,
+        operation: &'static str,
+        asked: &Json,
+        change: impl FnOnce(&mut Document) -> Result<T, Refused>,
+    ) -> Result<T, Status> {
+        let changed = self.state.vault.change(change);
+        changed.map_err(|error| {
+            if let Error::Refused(refused) = &error {
+                let mut fields = asked.clone();
+                if let Json::Object(fields) = &mut fields {
+                    fields.insert("operation".into(), json!(operation));
+                    fields.insert("reason".into(), json!(refused.token()));
+                }
+                self.state.records.refusal("vault.refused", &fields);
+            }
+            status(&error)
+        })
+    }
+
+    fn note(&self, kind: &'static str, fields: &Json) {
+        self.state.records.note(kind, fields);
     }
 }
 
@@ -40,7 +71,7 @@ impl VaultService for Vault {
         let genesis = Document::genesis(stack, admin_token.hash(), Nonce::generate());
         self.state.vault.init(genesis).map_err(|e| status(&e))?;
         tracing::info!("made the vault");
-        self.state.records.note("vault.made", &json!({}));
+        self.note("vault.made", &json!({}));
         Ok(Response::new(InitResponse {
             admin_token: admin_token.expose().to_owned(),
         }))
@@ -58,14 +89,7 @@ impl VaultService for Vault {
                 detail,
                 ..empty
             },
-            VaultState::Open(document) => StatusResponse {
-                state: "open".into(),
-                detail: String::new(),
-                secrets: count(document.secrets.len()),
-                principals: count(document.principals.len()),
-                tokens: count(document.tokens.len()),
-                lock_serial: document.lock.serial.0,
-            },
+            VaultState::Open(document) => listed::status(&document),
         }))
     }
 
@@ -73,32 +97,94 @@ impl VaultService for Vault {
         &self,
         request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
-        let asked = set_secret_of(request.into_inner())?;
+        let asked = asked::set_secret(request.into_inner())?;
         let (name, now) = (asked.name.clone(), self.state.clock.now());
-        let (outcome, grants) = self
-            .state
-            .vault
-            .change(|document| {
-                let outcome = document.set_secret(asked, now)?;
-                let secret = document.secrets.get(&name);
-                let grants = secret.map(|secret| secret.authorized_principals.clone());
-                Ok((outcome, grants.unwrap_or_default()))
-            })
-            .map_err(|e| status(&e))?;
+        let fields = json!({ "secret": name });
+        let (outcome, secret) = self.change("set", &fields, |document| {
+            let outcome = document.set_secret(asked, now)?;
+            Ok((outcome, document.secrets.get(&name).cloned()))
+        })?;
         let outcome = match outcome {
             SetOutcome::Set => "set",
-            SetOutcome::Granted => "granted",
+            SetOutcome::Changed => "changed",
         };
-        let fields = json!({ "secret": name, "outcome": outcome, "granted_to": grants });
-        self.state.records.note("secret.set", &fields);
-        Ok(Response::new(SetSecretResponse {
-            outcome: outcome.into(),
+        let grants = secret.as_ref().map(|secret| &secret.authorized_principals);
+        let pattern = secret.as_ref().map(|secret| secret.pattern);
+        let fields =
+            json!({ "secret": name, "outcome": outcome, "granted_to": grants, "pattern": pattern });
+        self.note("secret.set", &fields);
+        let outcome = outcome.into();
+        Ok(Response::new(SetSecretResponse { outcome }))
+    }
+
+    async fn roll_secret(
+        &self,
+        request: Request<RollSecretRequest>,
+    ) -> Result<Response<RollSecretResponse>, Status> {
+        let RollSecretRequest { name, value } = request.into_inner();
+        let name: SecretName = name.parse().map_err(invalid)?;
+        let value = asked::value(&value)?;
+        let now = self.state.clock.now();
+        let roll_count = self.change("roll", &json!({ "secret": name }), |document| {
+            document.roll(&name, value, now)
+        })?;
+        let fields = json!({ "secret": name, "roll_count": roll_count });
+        self.note("secret.rolled", &fields);
+        Ok(Response::new(RollSecretResponse {
+            outcome: "rolled".into(),
+            roll_count,
         }))
+    }
+
+    async fn revoke_secret(
+        &self,
+        request: Request<RevokeSecretRequest>,
+    ) -> Result<Response<RevokeSecretResponse>, Status> {
+        let name: SecretName = request.into_inner().name.parse().map_err(invalid)?;
+        let now = self.state.clock.now();
+        let fields = json!({ "secret": name });
+        if self.change("revoke", &fields, |document| document.revoke(&name, now))? {
+            self.note("secret.revoked", &fields);
+        }
+        let outcome = "revoked".into();
+        Ok(Response::new(RevokeSecretResponse { outcome }))
+    }
+
+    async fn import_secrets(
+        &self,
+        request: Request<ImportSecretsRequest>,
+    ) -> Result<Response<ImportSecretsResponse>, Status> {
+        let import = asked::import(request.into_inner())?;
+        let (apply, now) = (import.apply, self.state.clock.now());
+        let lock = self.state.lock.current().ok();
+        let deliveries = lock.as_ref().map(|lock| &lock.view);
+        let outcome = if apply {
+            self.change("import", &json!({}), |document| {
+                import.run(document, deliveries, now)
+            })?
+        } else {
+            // The same on a copy: what a preview says is what would happen.
+            let document = self.state.vault.document().map_err(|e| status(&e))?;
+            let mut copy = Document::clone(&document);
+            import
+                .run(&mut copy, deliveries, now)
+                .map_err(|e| status(&e))?
+        };
+        if apply {
+            for name in &outcome.registered {
+                self.note("principal.registered", &json!({ "principal": name }));
+            }
+            for imported in outcome.secrets.iter().filter(|s| s.skipped.is_none()) {
+                let fields = json!({ "secret": imported.name, "outcome": "imported" });
+                self.note("secret.set", &fields);
+            }
+        }
+        Ok(Response::new(outcome.into()))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let document = self.state.vault.document().map_err(|e| status(&e))?;
-        Ok(Response::new(listed(&document)))
+        Ok(Response::new(listed::all(&document)))
     }
 
     async fn register_principal(
@@ -108,19 +194,73 @@ impl VaultService for Vault {
         let RegisterPrincipalRequest { name, kind } = request.into_inner();
         let name: PrincipalName = name.parse().map_err(invalid)?;
         let kind: PrincipalKind = kind.parse().map_err(|e: Refused| status(&e))?;
-        let registered = self
-            .state
-            .vault
-            .change(|document| document.register(name.clone(), kind));
-        if !registered.map_err(|e| status(&e))? {
-            return Ok(Response::new(RegisterPrincipalResponse {
-                outcome: "exists".into(),
-            }));
-        }
         let fields = json!({ "principal": name, "kind": kind });
-        self.state.records.note("principal.registered", &fields);
-        let outcome = "principal_registered".into();
+        let registered = self.change("register", &fields, |document| {
+            document.register(name.clone(), kind)
+        })?;
+        let outcome = if registered {
+            self.note("principal.registered", &fields);
+            "principal_registered"
+        } else {
+            "exists"
+        };
+        let outcome = outcome.into();
         Ok(Response::new(RegisterPrincipalResponse { outcome }))
+    }
+
+    async fn revoke_principal(
+        &self,
+        request: Request<RevokePrincipalRequest>,
+    ) -> Result<Response<RevokePrincipalResponse>, Status> {
+        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
+        let fields = json!({ "principal": name });
+        if self.change("revoke_principal", &fields, |document| {
+            document.revoke_principal(&name)
+        })? {
+            self.note("principal.revoked", &fields);
+        }
+        let outcome = "principal_revoked".into();
+        Ok(Response::new(RevokePrincipalResponse { outcome }))
+    }
+
+    async fn purge_principal(
+        &self,
+        request: Request<PurgePrincipalRequest>,
+    ) -> Result<Response<PurgePrincipalResponse>, Status> {
+        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
+        let now = self.state.clock.now();
+        let stripped = self.change(
+            "purge_principal",
+            &json!({ "principal": name }),
+            |document| document.purge_principal(&name, now),
+        )?;
+        let fields = json!({ "principal": name, "secrets": stripped });
+        self.note("principal.purged", &fields);
+        Ok(Response::new(PurgePrincipalResponse {
+            outcome: "principal_purged".into(),
+            stripped: stripped.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn roll_principal(
+        &self,
+        request: Request<RollPrincipalRequest>,
+    ) -> Result<Response<RollPrincipalResponse>, Status> {
+        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
+        let now = self.state.clock.now();
+        let outcome = self.change(
+            "roll_principal",
+            &json!({ "principal": name }),
+            |document| document.roll_principal(&name, now),
+        )?;
+        let (rolled, skipped) = (&outcome.rolled, &outcome.skipped);
+        let fields = json!({ "principal": name, "rolled": rolled, "skipped": skipped });
+        self.note("principal.rolled", &fields);
+        Ok(Response::new(RollPrincipalResponse {
+            name: name.to_string(),
+            rolled: rolled.iter().map(ToString::to_string).collect(),
+            skipped: skipped.iter().map(ToString::to_string).collect(),
+        }))
     }
 
     async fn create_token(
@@ -128,92 +268,32 @@ impl VaultService for Vault {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let CreateTokenRequest { name, scopes } = request.into_inner();
-        let name: bailey_types::TokenName = name.parse().map_err(invalid)?;
+        let name: TokenName = name.parse().map_err(invalid)?;
         let scopes: Result<BTreeSet<Scope>, BadScope> =
             scopes.iter().map(|scope| scope.parse()).collect();
         let scopes = scopes.map_err(invalid)?;
         let (token, now) = (Bearer::api(), self.state.clock.now());
         let fields = json!({ "token": name, "scopes": scopes });
-        self.state
-            .vault
-            .change(|document| document.add_token(name, token.hash(), scopes, now))
-            .map_err(|e| status(&e))?;
-        self.state.records.note("token.created", &fields);
+        self.change("create_token", &fields, |document| {
+            document.add_token(name, token.hash(), scopes, now)
+        })?;
+        self.note("token.created", &fields);
         Ok(Response::new(CreateTokenResponse {
             token: token.expose().to_owned(),
         }))
     }
-}
 
-fn set_secret_of(request: SetSecretRequest) -> Result<SetSecret, Status> {
-    let SetSecretRequest {
-        name,
-        value,
-        grant_to,
-        replace_grants,
-        description,
-    } = request;
-    let refused = |refused: Refused| status(&refused);
-    let value = match value.as_ref() {
-        [] => None,
-        bytes if bytes.len() > Value::LIMIT_BYTES => return Err(refused(Refused::ValueTooLarge)),
-        bytes => {
-            let text = std::str::from_utf8(bytes).map_err(|_| refused(Refused::ValueNotText))?;
-            Some(Value::from(Zeroizing::new(text.to_owned())))
-        }
-    };
-    let grants: Result<BTreeSet<PrincipalName>, _> =
-        grant_to.iter().map(|name| name.parse()).collect();
-    let grants = grants.map_err(invalid)?;
-    Ok(SetSecret {
-        name: name.parse().map_err(invalid)?,
-        value,
-        grants: if replace_grants {
-            Grants::Replace(grants)
-        } else {
-            Grants::Given(grants)
-        },
-        description,
-    })
-}
-
-fn listed(document: &Document) -> ListResponse {
-    let secrets = document.secrets.iter().map(|(name, secret)| SecretEntry {
-        name: name.to_string(),
-        status: secret.status.to_string(),
-        granted_to: secret
-            .authorized_principals
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        description: secret.description.clone(),
-        created_at_ms: secret.created_at.0,
-        updated_at_ms: secret.updated_at.0,
-    });
-    let principals = document
-        .principals
-        .iter()
-        .map(|(name, principal)| PrincipalEntry {
-            name: name.to_string(),
-            kind: principal.kind.to_string(),
-            status: principal.status.to_string(),
-        });
-    let tokens = document.tokens.iter().map(|(name, token)| TokenEntry {
-        name: name.to_string(),
-        scopes: token.scopes.iter().map(ToString::to_string).collect(),
-        created_at_ms: token.created_at.0,
-    });
-    ListResponse {
-        secrets: secrets.collect(),
-        principals: principals.collect(),
-        tokens: tokens.collect(),
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        let name: TokenName = request.into_inner().name.parse().map_err(invalid)?;
+        let fields = json!({ "token": name });
+        self.change("revoke_token", &fields, |document| {
+            document.revoke_token(&name)
+        })?;
+        self.note("token.revoked", &fields);
+        let outcome = "token_revoked".into();
+        Ok(Response::new(RevokeTokenResponse { outcome }))
     }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn invalid(error: impl std::error::Error) -> Status {
-    Status::invalid_argument(error.to_string())
 }

@@ -1,6 +1,6 @@
 //! Which secrets a plugin gets (reference: ductile 7.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_config::PluginConfig;
 use bailey_trust::Lock;
@@ -19,25 +19,20 @@ pub struct Delivery {
     pub principal: PrincipalName,
     /// Whether it must not run without a vault that knows it.
     pub requires_vault: bool,
+    /// The secrets that its `config` refers to. It does not run without any of them.
+    pub config_refs: BTreeSet<SecretName>,
 }
 
 /// Takes the deliveries out of a lock's configuration. The error is for the operator.
 pub fn of_lock(lock: &Lock) -> Result<Deliveries, String> {
     let config = bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())?;
     let delivery = |(name, plugin): (&PluginName, &PluginConfig)| {
-        let PluginConfig {
-            vault_principal,
-            requires_vault,
-            ..
-        } = plugin;
-        let principal = vault_principal.clone();
-        (
-            name.clone(),
-            Delivery {
-                principal,
-                requires_vault: *requires_vault,
-            },
-        )
+        let delivery = Delivery {
+            principal: plugin.vault_principal.clone(),
+            requires_vault: plugin.requires_vault,
+            config_refs: plugin.secret_refs(),
+        };
+        (name.clone(), delivery)
     };
     Ok(config.enabled_plugins().map(delivery).collect())
 }
@@ -47,28 +42,76 @@ pub fn of_lock(lock: &Lock) -> Result<Deliveries, String> {
 pub struct Delivered<'a> {
     /// By name.
     pub secrets: BTreeMap<&'a SecretName, &'a Value>,
-    /// Granted, but revoked.
+    /// Granted, but not delivered.
     pub withheld: Vec<&'a SecretName>,
+    /// Why they are not.
+    pub withheld_for: Withheld,
+    /// Those of `secrets` that the plugin's `config` refers to.
+    ///
+    /// Invariant: they are in `secrets` too. Socket-proxy takes out of a cell's output what stands there, wherever else it stands.
+    pub config_refs: BTreeMap<&'a SecretName, &'a Value>,
 }
 
+/// Why granted secrets are not delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Withheld {
+    /// They were revoked.
+    #[default]
+    SecretRevoked,
+    /// The plugin's folder has changed since it was sealed.
+    FingerprintMismatch,
+}
+
+impl Withheld {
+    /// The stable token for the audit.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::SecretRevoked => "secret_revoked",
+            Self::FingerprintMismatch => "fingerprint_mismatch",
+        }
+    }
+}
+
+type Denial = (Reason, String);
+
 /// What a plugin gets whose folder has changed since it was sealed: nothing.
-pub fn of_untrusted(delivery: &Delivery) -> Result<Delivered<'static>, (Reason, String)> {
+pub fn of_untrusted<'a>(
+    document: Option<&'a Document>,
+    delivery: &Delivery,
+) -> Result<Delivered<'a>, Denial> {
     if delivery.requires_vault {
         let why = "the plugin requires the vault, and gets nothing of it since its folder has changed: lock it again";
         return Err((Reason::RequiresVault, why.into()));
     }
-    Ok(Delivered::default())
+    if let Some(secret) = delivery.config_refs.first() {
+        let why = format!(
+            "the plugin's config refers to {secret}, and it gets no secret since its folder has changed: lock it again"
+        );
+        return Err((Reason::FingerprintMismatch, why));
+    }
+    let granted = |vault: &'a Document| {
+        let secrets = vault.secrets.iter().filter(|(_, secret)| {
+            secret.status == Status::Active
+                && secret.authorized_principals.contains(&delivery.principal)
+        });
+        secrets.map(|(name, _)| name).collect()
+    };
+    Ok(Delivered {
+        withheld: document.map(granted).unwrap_or_default(),
+        withheld_for: Withheld::FingerprintMismatch,
+        ..Delivered::default()
+    })
 }
 
 /// Decides what a plugin gets. `document` is `None` where there is no vault; a sealed vault is not that, and never gets here.
 pub fn decide<'a>(
     document: Option<&'a Document>,
     delivery: &Delivery,
-) -> Result<Delivered<'a>, (Reason, String)> {
+) -> Result<Delivered<'a>, Denial> {
     let name = &delivery.principal;
     let found = document.and_then(|vault| Some((vault, vault.principals.get(name)?)));
     let Some((vault, principal)) = found else {
-        if delivery.requires_vault {
+        if delivery.requires_vault || !delivery.config_refs.is_empty() {
             let why = format!("the plugin requires a vault that knows the principal {name}");
             return Err((Reason::RequiresVault, why));
         }
@@ -97,5 +140,58 @@ pub fn decide<'a>(
             Status::Revoked => delivered.withheld.push(secret_name),
         }
     }
+    for secret in &delivery.config_refs {
+        let (secret, value) = referred(vault, name, secret)?;
+        delivered.config_refs.insert(secret, value);
+    }
     Ok(delivered)
+}
+
+/// A secret that a plugin's `config` refers to: the plugin cannot do without it, so that withholding it is a denial.
+fn referred<'a>(
+    vault: &'a Document,
+    principal: &PrincipalName,
+    name: &SecretName,
+) -> Result<(&'a SecretName, &'a Value), Denial> {
+    let Some((name, secret)) = vault.secrets.get_key_value(name) else {
+        let why = format!("the plugin's config refers to the secret {name}, which does not exist");
+        return Err((Reason::NoSuchSecret, why));
+    };
+    if !secret.authorized_principals.contains(principal) {
+        let why = format!(
+            "the plugin's config refers to the secret {name}, which is not granted to {principal}"
+        );
+        return Err((Reason::PrincipalNotAuthorized, why));
+    }
+    match secret.status {
+        Status::Active => Ok((name, &secret.value)),
+        Status::Revoked => {
+            let why = format!("the plugin's config refers to the secret {name}, which was revoked");
+            Err((Reason::SecretRevoked, why))
+        }
+    }
+}
+
+/// What the locked plugins ask for and would not get, one sentence each.
+pub fn missing(document: &Document, deliveries: &Deliveries) -> Vec<String> {
+    let one = |(plugin, delivery): (&PluginName, &Delivery)| {
+        let mut missing = Vec::new();
+        let principal = &delivery.principal;
+        let usable = document
+            .principals
+            .get(principal)
+            .is_some_and(|known| known.status == Status::Active);
+        if delivery.requires_vault && !usable {
+            missing.push(format!(
+                "{plugin} requires the principal {principal}, which is not registered or was revoked"
+            ));
+        }
+        for secret in &delivery.config_refs {
+            if let Err((_, why)) = referred(document, principal, secret) {
+                missing.push(format!("{plugin}: {why}"));
+            }
+        }
+        missing
+    };
+    deliveries.iter().flat_map(one).collect()
 }

@@ -45,6 +45,14 @@ pub enum Reason {
     PrincipalRevoked,
     /// The plugin's principal is no plugin.
     WrongPrincipal,
+    /// The plugin's config refers to a secret that nobody ever set.
+    NoSuchSecret,
+    /// The plugin's config refers to a secret that its principal may not have.
+    PrincipalNotAuthorized,
+    /// The plugin's config refers to a secret that was revoked.
+    SecretRevoked,
+    /// The plugin's config refers to a secret, and its folder has changed since it was sealed.
+    FingerprintMismatch,
     /// The decision was used before.
     DecisionUsed,
     /// Too many tickets at once.
@@ -75,6 +83,10 @@ impl Reason {
             Self::RequiresVault => "requires_vault",
             Self::PrincipalRevoked => "principal_revoked",
             Self::WrongPrincipal => "wrong_principal",
+            Self::NoSuchSecret => "no_such_secret",
+            Self::PrincipalNotAuthorized => "principal_not_authorized",
+            Self::SecretRevoked => "secret_revoked",
+            Self::FingerprintMismatch => "fingerprint_mismatch",
             Self::DecisionUsed => "decision_used",
             Self::Busy => "busy",
             Self::Internal => "internal",
@@ -122,6 +134,10 @@ impl Classify for Refused {
             | Reason::RequiresVault
             | Reason::PrincipalRevoked
             | Reason::WrongPrincipal
+            | Reason::NoSuchSecret
+            | Reason::PrincipalNotAuthorized
+            | Reason::SecretRevoked
+            | Reason::FingerprintMismatch
             | Reason::DecisionUsed => Kind::PermissionDenied,
             // Each of these passes: a retry with a new decision is right.
             Reason::NoLock | Reason::NewerLock | Reason::StaleLock | Reason::VaultSealed => {

@@ -1,3 +1,5 @@
+mod references;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_trust::{
@@ -10,7 +12,7 @@ use bailey_types::{
 
 use super::*;
 use crate::testing::proposed;
-use crate::vault::{Grants, Principal, PrincipalKind, SetSecret, Status, Value};
+use crate::vault::{Principal, PrincipalKind, SetSecret, Status, Value};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const EPOCH: &str = "epoch-of-this-life";
@@ -130,6 +132,7 @@ fn lock(nonce: &Nonce) -> Loaded<Deliveries> {
     let delivery = Delivery {
         principal: "greet".parse().unwrap(),
         requires_vault: false,
+        config_refs: BTreeSet::new(),
     };
     Loaded {
         lock,
@@ -152,7 +155,9 @@ fn vault(nonce: Nonce) -> Document {
         let asked = SetSecret {
             name: name.parse().unwrap(),
             value: Some(Value::from(Zeroizing::new(value.to_owned()))),
-            grants: Grants::Given(BTreeSet::from([principal.parse().unwrap()])),
+            grants: Some(BTreeSet::from([principal.parse().unwrap()])),
+            pattern: None,
+            recipe: None,
             description: String::new(),
         };
         vault.set_secret(asked, Timestamp(0)).unwrap();
@@ -413,6 +418,7 @@ fn a_plugin_that_has_changed_gets_no_secret() {
     assert_eq!(world.opened(&made), REQUEST);
     assert_eq!(made.record["account"], json!("untrusted"));
     assert_eq!(made.record["secrets"], json!([]));
+    assert_eq!(made.record["fingerprint_mismatch"], json!(["demo_key"]));
     // Its neighbour: the same plugin, decided about as it was sealed.
     let mut world = untrusted();
     world.decision.account = "default".parse().unwrap();

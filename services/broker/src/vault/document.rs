@@ -1,13 +1,26 @@
 //! What the vault holds (reference: ductile 7.1), and the rules for changing it.
 
+mod principal;
+mod recipe;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod token;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use bailey_trust::SealingRecipient;
 use bailey_types::{
     Blake3, PluginName, PrincipalName, SecretName, Serial, StackId, Timestamp, TokenName,
 };
 use serde::{Deserialize, Serialize};
+
+use super::offline::Offline;
+use super::recipients::Recipient;
+pub use recipe::{Alphabet, Recipe};
+pub use secret::{Imported, SetOutcome, SetSecret};
 
 use super::refused::Refused;
 use super::value::{Nonce, Value};
@@ -33,6 +46,12 @@ pub struct Document {
     pub tokens: BTreeMap<TokenName, Token>,
     /// What locks were signed.
     pub lock: LockState,
+    /// Who else can open the vault.
+    #[serde(default)]
+    pub recipients: BTreeMap<SealingRecipient, Recipient>,
+    /// What was done while the broker did not run, until the audit log has it.
+    #[serde(default)]
+    pub unrecorded: Vec<Offline>,
 }
 
 /// One secret.
@@ -47,6 +66,9 @@ pub struct Secret {
     pub status: Status,
     /// Who makes its values.
     pub pattern: Pattern,
+    /// How the broker makes them, where it does. Remembered even while the operator does, so that changing the pattern back finds it.
+    #[serde(default)]
+    pub recipe: Recipe,
     /// How often its value was replaced.
     pub roll_count: u32,
     /// When it was set.
@@ -67,6 +89,27 @@ pub enum Pattern {
     Manual,
     /// The broker.
     Auto,
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manual => "manual",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text {
+            "manual" => Ok(Self::Manual),
+            "auto" => Ok(Self::Auto),
+            _ => Err(Refused::NoSuchPattern(short(text))),
+        }
+    }
 }
 
 /// Whether something may be used. Revoked is terminal.
@@ -128,7 +171,7 @@ impl FromStr for PrincipalKind {
             "plugin" => Ok(Self::Plugin),
             "consumer" => Ok(Self::Consumer),
             "gateway" => Ok(Self::Gateway),
-            _ => Err(Refused::NoSuchKind(text.chars().take(80).collect())),
+            _ => Err(Refused::NoSuchKind(short(text))),
         }
     }
 }
@@ -170,37 +213,6 @@ pub struct Uids {
     pub state_generation: u32,
 }
 
-/// A change of a secret, as asked for.
-#[derive(Debug)]
-pub struct SetSecret {
-    /// Which.
-    pub name: SecretName,
-    /// Only for a new one.
-    pub value: Option<Value>,
-    /// Who may have it.
-    pub grants: Grants,
-    /// Empty: keep.
-    pub description: String,
-}
-
-/// Who may have a secret, as asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Grants {
-    /// A new secret's first grants; for an existing one only if empty, and then they stay.
-    Given(BTreeSet<PrincipalName>),
-    /// Exactly these from now on.
-    Replace(BTreeSet<PrincipalName>),
-}
-
-/// What `set` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetOutcome {
-    /// The secret is new.
-    Set,
-    /// The secret was there; its grants and description are as asked.
-    Granted,
-}
-
 impl Document {
     /// Longest description of a secret, bytes.
     pub const DESCRIPTION_LIMIT_BYTES: usize = 512;
@@ -234,79 +246,9 @@ impl Document {
                 next_uid: Self::FIRST_UID,
                 uids: BTreeMap::new(),
             },
+            recipients: BTreeMap::new(),
+            unrecorded: Vec::new(),
         }
-    }
-
-    /// Makes a secret, or changes grants and description of one.
-    pub fn set_secret(&mut self, asked: SetSecret, now: Timestamp) -> Result<SetOutcome, Refused> {
-        if asked.name.as_str() == Self::ADMIN_TOKEN {
-            return Err(Refused::Reserved(asked.name.to_string()));
-        }
-        if asked.description.len() > Self::DESCRIPTION_LIMIT_BYTES {
-            return Err(Refused::DescriptionTooLong);
-        }
-        let (Grants::Given(granted) | Grants::Replace(granted)) = &asked.grants;
-        if let Some(unknown) = granted
-            .iter()
-            .find(|name| !self.principals.contains_key(*name))
-        {
-            return Err(Refused::NoSuchPrincipal(unknown.clone()));
-        }
-        if let Some(secret) = self.secrets.get_mut(&asked.name) {
-            return secret.set(asked, now);
-        }
-        room("secrets", self.secrets.len())?;
-        self.secrets
-            .insert(asked.name.clone(), Secret::new(asked, now)?);
-        Ok(SetOutcome::Set)
-    }
-
-    /// Makes a principal. `false`: it was there already.
-    pub fn register(&mut self, name: PrincipalName, kind: PrincipalKind) -> Result<bool, Refused> {
-        if name.as_str() == Self::CORE {
-            return Err(Refused::Reserved(name.to_string()));
-        }
-        match self.principals.get(&name) {
-            Some(same) if same.kind == kind && same.status == Status::Active => return Ok(false),
-            Some(&Principal { kind, status }) => {
-                return Err(Refused::PrincipalDiffers { name, kind, status });
-            }
-            None => room("principals", self.principals.len())?,
-        }
-        self.principals.insert(
-            name,
-            Principal {
-                kind,
-                status: Status::Active,
-            },
-        );
-        Ok(true)
-    }
-
-    /// Adds an API token by its hash.
-    pub fn add_token(
-        &mut self,
-        name: TokenName,
-        blake3: Blake3,
-        scopes: BTreeSet<Scope>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        if scopes.is_empty() {
-            return Err(Refused::NoScopes);
-        }
-        if self.tokens.contains_key(&name) {
-            return Err(Refused::TokenExists(name));
-        }
-        room("tokens", self.tokens.len())?;
-        self.tokens.insert(
-            name,
-            Token {
-                blake3,
-                scopes,
-                created_at: now,
-            },
-        );
-        Ok(())
     }
 
     /// Remembers that a lock was signed on top of `base`.
@@ -319,50 +261,6 @@ impl Document {
     }
 }
 
-impl Secret {
-    fn new(asked: SetSecret, now: Timestamp) -> Result<Self, Refused> {
-        let (Grants::Given(granted) | Grants::Replace(granted)) = asked.grants;
-        Ok(Self {
-            value: asked.value.ok_or(Refused::NoValue)?,
-            authorized_principals: granted,
-            status: Status::Active,
-            pattern: Pattern::Manual,
-            roll_count: 0,
-            created_at: now,
-            updated_at: now,
-            revoked_at: None,
-            description: asked.description,
-        })
-    }
-
-    fn set(&mut self, asked: SetSecret, now: Timestamp) -> Result<SetOutcome, Refused> {
-        if self.status == Status::Revoked {
-            return Err(Refused::SecretRevoked(asked.name));
-        }
-        if asked.value.is_some() {
-            // Even the same value: whether a guess is right is nothing that `set` tells.
-            return Err(Refused::ValueExists(asked.name));
-        }
-        let granted = match asked.grants {
-            Grants::Replace(granted) => granted,
-            Grants::Given(granted) if granted.is_empty() => self.authorized_principals.clone(),
-            Grants::Given(_) => return Err(Refused::GrantsUnclear(asked.name)),
-        };
-        let description = if asked.description.is_empty() {
-            self.description.clone()
-        } else {
-            asked.description
-        };
-        // The time moves only if something does, so that a repeated command writes nothing.
-        if granted != self.authorized_principals || description != self.description {
-            self.authorized_principals = granted;
-            self.description = description;
-            self.updated_at = now;
-        }
-        Ok(SetOutcome::Granted)
-    }
-}
-
 fn room(what: &'static str, there: usize) -> Result<(), Refused> {
     let limit = Document::ENTRY_LIMIT;
     if there < limit {
@@ -370,4 +268,9 @@ fn room(what: &'static str, there: usize) -> Result<(), Refused> {
     } else {
         Err(Refused::Full { what, limit })
     }
+}
+
+/// What somebody sent, for a message: it may be megabytes long.
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
 }

@@ -1,17 +1,19 @@
 //! `vault.age` on disk: one writer, whole or not at all, and never over a change that somebody else made.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bailey_types::Sha256;
 
+use crate::durable::{self, Exclusive, Failed, Like, failed};
+
 /// What can be wrong with the file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// Two brokers on one volume.
-    #[error("another process writes {0}; a vault has one writer")]
+    /// Two brokers on one volume, or one and a verb that needs it stopped.
+    #[error("another process has {0}, and a vault has one writer: stop the broker that uses it")]
     TwoWriters(PathBuf),
     /// It was replaced, edited or deleted behind the broker's back.
     #[error(
@@ -27,15 +29,15 @@ pub enum FileError {
         limit_bytes: u64,
     },
     /// The file system refuses.
-    #[error("{doing} {path}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] Failed),
+}
+
+impl FileError {
+    /// Whether the new file stands in the old one's place all the same.
+    pub fn replaced(&self) -> bool {
+        matches!(self, Self::Io(failed) if failed.replaced)
+    }
 }
 
 /// The file, held for writing as long as this value lives.
@@ -44,19 +46,18 @@ pub struct VaultFile {
     dir: PathBuf,
     /// Hash of what was last read or written; `None`: there was no file.
     seen: Option<Sha256>,
-    /// Released by the system when the process dies, however it dies.
-    _exclusive: File,
+    _exclusive: Exclusive,
 }
 
 impl VaultFile {
     /// Largest encrypted vault.
     pub const LIMIT_BYTES: u64 = 32 << 20;
-    const NAME: &'static str = "vault.age";
-    const TEMPORARY: &'static str = ".vault.age.new";
+    /// The file's name.
+    pub const NAME: &'static str = "vault.age";
     const EXCLUSIVE: &'static str = ".vault.age.lock";
 
-    /// Takes the directory for this process and reads the file, if there is one.
-    pub fn open(dir: &Path) -> Result<(Self, Option<Vec<u8>>), FileError> {
+    /// Takes the directory for this process, and removes what an interrupted write left there.
+    pub fn open(dir: &Path) -> Result<Self, FileError> {
         let path = dir.join(Self::EXCLUSIVE);
         let exclusive = OpenOptions::new()
             .create(true)
@@ -65,59 +66,37 @@ impl VaultFile {
             .mode(0o600)
             .open(&path)
             .map_err(failed("opening", &path))?;
-        match exclusive.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(FileError::TwoWriters(dir.join(Self::NAME)));
-            }
-            Err(TryLockError::Error(e)) => return Err(failed("locking", &path)(e)),
-        }
-        let mut file = Self {
+        durable::give(&exclusive, dir).map_err(failed("giving its owner", &path))?;
+        let exclusive = Exclusive::take(exclusive).map_err(|e| match e {
+            TryLockError::WouldBlock => FileError::TwoWriters(dir.join(Self::NAME)),
+            TryLockError::Error(e) => failed("locking", &path)(e).into(),
+        })?;
+        durable::clear(&dir.join(Self::NAME))?;
+        Ok(Self {
             dir: dir.to_owned(),
             seen: None,
             _exclusive: exclusive,
-        };
-        let blob = file.read()?;
-        Ok((file, blob))
+        })
     }
 
-    /// Reads the file again. What it holds is what the next write may replace.
+    /// Reads the file. What it holds is what the next write may replace.
     pub fn read(&mut self) -> Result<Option<Vec<u8>>, FileError> {
         let blob = self.load()?;
         self.seen = blob.as_deref().map(Sha256::of);
         Ok(blob)
     }
 
-    /// Whether the file is still what was last read or written.
-    pub fn unchanged(&self) -> Result<bool, FileError> {
-        Ok(self.load()?.as_deref().map(Sha256::of) == self.seen)
-    }
-
-    /// Replaces the file. After an error the file is the old one, or the next write finds it changed and refuses.
+    /// Replaces the file, unless it is another than the one last read or written.
     pub fn write(&mut self, blob: &[u8]) -> Result<(), FileError> {
         let path = self.dir.join(Self::NAME);
-        if !self.unchanged()? {
+        if self.load()?.as_deref().map(Sha256::of) != self.seen {
             return Err(FileError::ChangedOutside(path));
         }
-        let temporary = self.dir.join(Self::TEMPORARY);
-        match std::fs::remove_file(&temporary) {
-            Ok(()) => tracing::info!("removed what an interrupted write of the vault left"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("removing", &temporary)(e)),
-        }
-        let mut file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed("making", &temporary))?;
-        file.write_all(blob)
-            .map_err(failed("writing", &temporary))?;
-        file.sync_all().map_err(failed("syncing", &temporary))?;
-        std::fs::rename(&temporary, &path).map_err(failed("replacing", &path))?;
-        // Without this the rename itself could be lost with the power.
-        let dir = File::open(&self.dir).map_err(failed("opening", &self.dir))?;
-        dir.sync_all().map_err(failed("syncing", &self.dir))?;
+        let like = Like {
+            mode: 0o600,
+            owner_of: &self.dir,
+        };
+        durable::replace(&path, blob, like)?;
         self.seen = Some(Sha256::of(blob));
         Ok(())
     }
@@ -127,7 +106,7 @@ impl VaultFile {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed("opening", &path)(e)),
+            Err(e) => return Err(failed("opening", &path)(e).into()),
         };
         let mut blob = Vec::new();
         let mut limited = file.take(Self::LIMIT_BYTES + 1);
@@ -141,13 +120,5 @@ impl VaultFile {
             });
         }
         Ok(Some(blob))
-    }
-}
-
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {
-    move |source| FileError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
     }
 }

@@ -3,7 +3,8 @@
 use bailey_error::{Classify, Kind};
 use bailey_types::{PrincipalName, SecretName, TokenName};
 
-use super::document::{Document, PrincipalKind, Status};
+use super::document::{Alphabet, Document, PrincipalKind, Recipe, Status};
+use super::recipients;
 use super::value::Value;
 
 /// What a change breaks.
@@ -28,8 +29,8 @@ pub enum Refused {
         /// Whether it is active.
         status: Status,
     },
-    /// A new secret without a value.
-    #[error("a new secret needs a value")]
+    /// A manual secret without a value.
+    #[error("a secret needs a value, and an empty one is none")]
     NoValue,
     /// More than [`Value::LIMIT_BYTES`].
     #[error("a value may have at most {} bytes", Value::LIMIT_BYTES)]
@@ -40,9 +41,28 @@ pub enum Refused {
     /// `set` on an existing secret changes grants and description only.
     #[error("the secret {0} exists; its value is changed by `roll`, not by `set`")]
     ValueExists(SecretName),
-    /// Grants for an existing secret that do not say that they replace the present ones.
-    #[error("the secret {0} exists; say that the grants replace those it has")]
-    GrantsUnclear(SecretName),
+    /// A value for a secret whose values the broker makes.
+    #[error("the values of {0} are made by the broker; give none")]
+    ValueNotWanted(SecretName),
+    /// Nothing of that name was ever set.
+    #[error("there is no secret {0}")]
+    NoSuchSecret(SecretName),
+    /// Neither of the two patterns.
+    #[error("{0:?} is not a pattern: manual or auto")]
+    NoSuchPattern(String),
+    /// Not an alphabet.
+    #[error(
+        "{0:?} is not an alphabet; there are: {known}",
+        known = Alphabet::ALL.map(|alphabet| alphabet.to_string()).join(" ")
+    )]
+    NoSuchAlphabet(String),
+    /// Too short to be a secret, or too long to be one.
+    #[error(
+        "a made value has {shortest} to {longest} characters, not {0}",
+        shortest = Recipe::LENGTHS.start(),
+        longest = Recipe::LENGTHS.end()
+    )]
+    BadLength(u32),
     /// Revoked is terminal, and the name is not used again.
     #[error("the secret {0} was revoked; its name cannot be used again")]
     SecretRevoked(SecretName),
@@ -55,6 +75,9 @@ pub enum Refused {
     /// A token's name is taken.
     #[error("a token named {0} exists")]
     TokenExists(TokenName),
+    /// No token has that name.
+    #[error("there is no token {0}")]
+    NoSuchToken(TokenName),
     /// A token that could do nothing.
     #[error("a token needs at least one scope")]
     NoScopes,
@@ -66,9 +89,41 @@ pub enum Refused {
         /// How many.
         limit: usize,
     },
+    /// About who can open the vault.
+    #[error(transparent)]
+    Recipient(#[from] recipients::Refused),
     /// The vault's lock state is not the one that was proposed on.
     #[error("another lock was signed since this one was proposed; propose it again")]
     LockMoved,
+}
+
+impl Refused {
+    /// The reason as a stable token, for the audit: of what was sent it repeats nothing.
+    pub const fn token(&self) -> &'static str {
+        match self {
+            Self::Reserved(_) => "reserved",
+            Self::NoSuchKind(_) => "no_such_kind",
+            Self::NoSuchPrincipal(_) => "no_such_principal",
+            Self::PrincipalDiffers { .. } => "principal_differs",
+            Self::NoValue => "no_value",
+            Self::ValueTooLarge => "value_too_large",
+            Self::ValueNotText => "value_not_text",
+            Self::ValueExists(_) => "value_exists",
+            Self::ValueNotWanted(_) => "value_not_wanted",
+            Self::NoSuchSecret(_) => "no_such_secret",
+            Self::NoSuchPattern(_) => "no_such_pattern",
+            Self::NoSuchAlphabet(_) => "no_such_alphabet",
+            Self::BadLength(_) => "bad_length",
+            Self::SecretRevoked(_) => "secret_revoked",
+            Self::DescriptionTooLong => "description_too_long",
+            Self::TokenExists(_) => "token_exists",
+            Self::NoSuchToken(_) => "no_such_token",
+            Self::NoScopes => "no_scopes",
+            Self::Full { .. } => "full",
+            Self::Recipient(_) => "recipient",
+            Self::LockMoved => "lock_moved",
+        }
+    }
 }
 
 impl Classify for Refused {
@@ -79,15 +134,20 @@ impl Classify for Refused {
             | Self::NoValue
             | Self::ValueTooLarge
             | Self::ValueNotText
-            | Self::GrantsUnclear(_)
+            | Self::ValueNotWanted(_)
+            | Self::NoSuchPattern(_)
+            | Self::NoSuchAlphabet(_)
+            | Self::BadLength(_)
             | Self::DescriptionTooLong
             | Self::NoScopes => Kind::InvalidArgument,
+            Self::NoSuchSecret(_) | Self::NoSuchToken(_) => Kind::NotFound,
             Self::NoSuchPrincipal(_)
             | Self::ValueExists(_)
             | Self::SecretRevoked(_)
             | Self::LockMoved => Kind::FailedPrecondition,
             Self::PrincipalDiffers { .. } | Self::TokenExists(_) => Kind::AlreadyExists,
             Self::Full { .. } => Kind::ResourceExhausted,
+            Self::Recipient(refused) => refused.kind(),
         }
     }
 }

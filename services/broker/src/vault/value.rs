@@ -13,7 +13,7 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 ///
 /// It is UTF-8, for it reaches a plugin as a JSON string. In the document it is base64: such a string has no escapes, so the JSON
 /// parser lends it out of the wiped buffer instead of unescaping it into one of its own.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Value(Zeroizing<String>);
 
 impl Value {

@@ -3,9 +3,13 @@
 
 mod audit;
 mod binary;
+mod custody;
 mod enrolment;
 mod harness;
 mod management;
 mod mesh;
+mod operation;
+mod pki;
 mod sealed;
 mod ticket;
+mod vault;

@@ -59,10 +59,14 @@ async fn code(broker: &Broker, method: &str, bearer: Option<&str>) -> Code {
 
 #[tokio::test]
 async fn without_the_admin_token_nothing_but_init_and_status_is_answered() {
-    let broker = Broker::start().await;
+    let mut broker = Broker::start().await;
     let admin = broker.init().await;
     let api = broker.create_token(&admin, "ops", &["*"]).await;
-    for method in methods() {
+    for (number, method) in methods().into_iter().enumerate() {
+        if number % 6 == 5 {
+            // Wrong tokens are counted, and after ten of them even the right one waits; each life counts anew.
+            broker.restart().await;
+        }
         let open = method.ends_with("/Init") || method.ends_with("/Status");
         let refused = code(&broker, &method, None).await == Code::Unauthenticated;
         assert_eq!(refused, !open, "{method}");
@@ -73,6 +77,7 @@ async fn without_the_admin_token_nothing_but_init_and_status_is_answered() {
             "{method}"
         );
     }
+    broker.restart().await;
     for wrong in [
         format!("Bearer {api}"),
         "Bearer ".into(),

@@ -54,6 +54,27 @@ async fn a_wrong_age_key_seals_everything_until_the_right_one_is_there() {
 }
 
 #[tokio::test]
+async fn a_vault_that_the_broker_unseals_by_itself_is_in_the_audit_log_too() {
+    let mut broker = Broker::start().await;
+    broker.init().await;
+    broker.stop().await;
+    let right = broker.stack.vault_key();
+    replace_key(&broker, &SealingKey::generate().to_file_text());
+    broker.start_again().await;
+    broker.says("sealed, no certificates are issued").await;
+    replace_key(&broker, &right.to_file_text());
+    broker.audit.entry("vault.unsealed").await;
+    assert!(
+        broker
+            .vault("")
+            .await
+            .status(StatusRequest {})
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
 async fn a_vault_that_cannot_be_opened_is_not_taken_for_none() {
     let mut broker = Broker::start().await;
     let admin = broker.init().await;

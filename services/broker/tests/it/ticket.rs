@@ -188,6 +188,8 @@ async fn before_the_first_lock_and_without_audit_there_is_no_ticket() {
         "{refused}"
     );
     let admin = broker.init().await;
+    // A ticket that delivers nothing waits for no record; this one delivers.
+    broker.grant_demo_key(&admin, "hunter2").await;
     broker.lock_greet(&admin).await;
     broker.served.take().unwrap().stop().await;
     let refused = ticket(&broker, &call, REQUEST).await.unwrap_err();
@@ -199,4 +201,18 @@ async fn before_the_first_lock_and_without_audit_there_is_no_ticket() {
     assert!(refused.message().starts_with("decision_used"), "{refused}");
     let call = decision(&broker, REQUEST).await;
     assert!(ticket(&broker, &call, REQUEST).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_ticket_that_delivers_nothing_does_not_wait_for_its_record() {
+    let mut broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.lock_greet(&admin).await;
+    broker.served.take().unwrap().stop().await;
+    let call = decision(&broker, REQUEST).await;
+    assert!(ticket(&broker, &call, REQUEST).await.is_ok());
+    // Audit is told as soon as it is back.
+    broker.served = Some(broker.audit.serve(&broker.stack));
+    let recorded = broker.audit.entry("ticket.made").await;
+    assert_eq!(recorded["secrets"], json!([]));
 }

@@ -178,6 +178,20 @@ pub async fn finish(
     Ok(())
 }
 
+/// Keeps what the last attempt of an ended job wrote to stderr, where that is more than what was known.
+pub async fn amend(db: &mut Connection, job: JobId, stderr: &str) -> Result<(), sqlx::Error> {
+    let job = job.to_string();
+    // Not length(): that of a text ends at its first NUL.
+    sqlx::query!(
+        "UPDATE job SET stderr = ?1 WHERE job_id = ?2 AND octet_length(COALESCE(stderr, '')) < octet_length(?1)",
+        stderr,
+        job,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Deletes at most `limit` jobs that ended before `before`, with their attempts and transitions.
 pub async fn prune(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     // A parent stays as long as a child of it: a tree without its root tells nobody who asked.

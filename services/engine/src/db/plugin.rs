@@ -61,3 +61,22 @@ pub async fn append_fact(
     .await?;
     Ok(())
 }
+
+/// Deletes at most `limit` facts from before `before`, oldest first. The newest of each plugin and type stays, however old it is.
+pub async fn prune_facts(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "DELETE FROM plugin_fact WHERE fact_seq IN (
+             SELECT fact_seq FROM plugin_fact AS old
+             WHERE created_at_ms < ? AND EXISTS (
+                 SELECT 1 FROM plugin_fact AS newer
+                 WHERE newer.plugin = old.plugin AND newer.fact_type = old.fact_type AND newer.fact_seq > old.fact_seq)
+             ORDER BY created_at_ms LIMIT ?)",
+        before.0,
+        limit,
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

@@ -12,13 +12,17 @@ use bailey_types::{DecisionId, Sha256};
 use tonic::Code;
 
 use crate::job::{AskedBy, Input, Job};
+use crate::service::Wanted;
 use crate::state::State;
 use crate::view::{self, Locked};
 use crate::work::Work;
-use crate::{db, report, request};
+use crate::{db, report, request, service};
 
 /// How long a job waits that policy could not judge, when it is the job and not policy.
 const JOB_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a service waits that cannot be assigned.
+const SERVICE_PAUSE: Duration = Duration::from_mins(1);
 
 /// What became of the try.
 pub(super) enum Assigned {
@@ -35,7 +39,11 @@ pub(super) async fn one(
     runner: &str,
     job: &Job,
 ) -> Result<Assigned, report::Error> {
+    if job.lasts() && !is_locked(state, locked, job).await? {
+        return Ok(Assigned::Done);
+    }
     let timeout = match view::find(locked, &job.plugin, &job.command) {
+        Ok(_) if job.lasts() => Duration::ZERO,
         Ok(config) => config.timeouts.of(&job.command),
         Err(absent) => {
             report::refuse(state, job.id, "not_locked", &absent.to_string()).await?;
@@ -51,17 +59,16 @@ pub(super) async fn one(
                 assign(state, runner, job, (decision, allowed), timeout).await?;
                 Ok(Assigned::Done)
             }
-            Err(problem) => put_off(state, job, &problem).await,
+            Err(problem) => put_off(state, job, (&problem, JOB_PAUSE)).await,
         },
         // Policy sees the same lock in a moment, or the operator must act; the job has done nothing wrong.
         Ok(Outcome::Denied(Denied { reason, detail })) if reason.starts_with("lock_") => {
             Ok(Assigned::Postponed(format!("policy: {detail}")))
         }
         Ok(Outcome::Denied(Denied { reason, detail })) => {
-            report::refuse(state, job.id, &reason, &detail).await?;
-            Ok(Assigned::Done)
+            refuse(state, job, &reason, &detail).await
         }
-        Err(status) if status.code() == Code::InvalidArgument => {
+        Err(status) if status.code() == Code::InvalidArgument && !job.lasts() => {
             report::refuse(state, job.id, "request_refused", status.message()).await?;
             Ok(Assigned::Done)
         }
@@ -69,19 +76,54 @@ pub(super) async fn one(
         Err(status)
             if matches!(
                 status.code(),
-                Code::Internal | Code::Unknown | Code::OutOfRange
+                Code::Internal | Code::Unknown | Code::OutOfRange | Code::InvalidArgument
             ) =>
         {
-            put_off(state, job, &format!("policy: {}", status.message())).await
+            let why = format!("policy: {}", status.message());
+            put_off(state, job, (&why, JOB_PAUSE)).await
         }
         Err(status) => Ok(Assigned::Postponed(format!("policy: {}", status.message()))),
     }
 }
 
-async fn put_off(state: &State, job: &Job, why: &str) -> Result<Assigned, report::Error> {
+/// Whether a service still is what is locked. One that is not is ended: its successor is the scheduler's to put in.
+async fn is_locked(state: &State, locked: &Locked, job: &Job) -> Result<bool, report::Error> {
+    let definition = service::definition(locked, &job.plugin, &job.command)?;
+    let mut read = state.db.read().await?;
+    let known = db::service::find(&mut read, job.id).await?;
+    drop(read);
+    let wanted = match (definition, known) {
+        (Some(now), Some(known)) if now == known.definition => return Ok(true),
+        (Some(_), _) => Wanted::Replaced,
+        (None, _) => Wanted::Removed,
+    };
+    service::end(state, job.id, wanted).await?;
+    Ok(false)
+}
+
+/// Ends a job that will never run. A service never ends for good while it is locked: what is in its way may be mended without another
+/// lock, so it waits.
+async fn refuse(
+    state: &State,
+    job: &Job,
+    reason: &str,
+    detail: &str,
+) -> Result<Assigned, report::Error> {
+    if job.lasts() {
+        return put_off(state, job, (&format!("{reason}: {detail}"), SERVICE_PAUSE)).await;
+    }
+    report::refuse(state, job.id, reason, detail).await?;
+    Ok(Assigned::Done)
+}
+
+async fn put_off(
+    state: &State,
+    job: &Job,
+    (why, pause): (&str, Duration),
+) -> Result<Assigned, report::Error> {
     tracing::warn!(job.id = %job.id, "the job {} waits: {why}", job.id);
     let mut work = Work::begin(state).await?;
-    let not_before = work.now().plus(JOB_PAUSE);
+    let not_before = work.now().plus(pause);
     db::job::defer(work.db(), job.id, not_before, why).await?;
     work.commit(state).await?;
     Ok(Assigned::Done)
@@ -102,9 +144,15 @@ async fn build(
         .place
         .as_ref()
         .and_then(|place| pipelines.iter().find(|p| p.name == place.pipeline));
-    let deadline = state.clock.now().plus(timeout);
+    let deadline = (!job.lasts()).then(|| state.clock.now().plus(timeout));
     let Some(input) = input else {
-        report::refuse(state, job.id, "input_missing", "").await?;
+        refuse(
+            state,
+            job,
+            "input_missing",
+            "what it was asked with is gone",
+        )
+        .await?;
         return Ok(None);
     };
     let built = request::build(
@@ -117,7 +165,7 @@ async fn build(
     match built.map_err(|e| bailey_error::Chain(&e).to_string()) {
         Ok(request) => Ok(Some((input, request))),
         Err(problem) => {
-            report::refuse(state, job.id, "request_broken", &problem).await?;
+            refuse(state, job, "request_broken", &problem).await?;
             Ok(None)
         }
     }
@@ -192,6 +240,9 @@ async fn assign(
     if !work.lease(job, runner, (decision, &signed)).await? {
         return Ok(());
     }
+    if job.lasts() {
+        db::service::begin(work.db(), job.id).await?;
+    }
     work.commit(state).await?;
     let assignment = Assignment {
         job_id: job.id.to_string(),
@@ -201,12 +252,18 @@ async fn assign(
         decision: Some(signed),
         request: allowed.request,
         timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
+        lasts: job.lasts(),
     };
     let message = LeaseResponse {
         message: Some(Message::Assignment(assignment)),
     };
     let lease = (job.id, job.attempt);
-    if !state.fleet.assign(runner, lease, message) {
+    let assigned = if job.lasts() {
+        state.fleet.assign_lasting(runner, lease, message)
+    } else {
+        state.fleet.assign(runner, lease, message)
+    };
+    if !assigned {
         report::take_back(state, lease).await?;
     }
     Ok(())

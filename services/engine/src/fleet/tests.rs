@@ -126,7 +126,7 @@ async fn a_clearance_goes_to_the_runner_that_has_quarantined_the_plugin_and_to_n
     let (sender, mut messages) = link(1);
     fleet.hello("r", 2, &none(), 1, sender);
     let said = Heartbeat {
-        quarantined: BTreeSet::from(["echo".to_owned()]),
+        quarantined: BTreeMap::from([("echo".to_owned(), "it ended too often".to_owned())]),
         ..beat(&[], "")
     };
     fleet.heartbeat("r", 1, &said).unwrap();
@@ -143,4 +143,24 @@ async fn a_clearance_goes_to_the_runner_that_has_quarantined_the_plugin_and_to_n
     assert_eq!(fleet.clear("echo", &clear), Err(NotCleared::NotQuarantined));
     fleet.disconnected("r", 1);
     assert_eq!(fleet.clear("echo", &clear), Err(NotCleared::NoRunner));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_end_of_one_attempt_leaves_the_next_one_of_a_service_without_a_slot() {
+    let fleet = Fleet::new(Vec::new(), EXPIRY);
+    let (sender, _assignments) = link(4);
+    fleet.hello("r", 1, &none(), 1, sender);
+    let (first, second) = {
+        let job = JobId::new();
+        ((job, 1), (job, 2))
+    };
+    assert!(fleet.assign_lasting("r", first, LeaseResponse::default()));
+    fleet.release(first);
+    assert!(fleet.assign_lasting("r", second, LeaseResponse::default()));
+    // Reported once more.
+    fleet.release(first);
+    assert_eq!(fleet.room(), Room::At("r".into()));
+    // The neighbour: a call takes the one slot.
+    assert!(fleet.assign("r", lease(), LeaseResponse::default()));
+    assert_eq!(fleet.room(), Room::None("every slot is taken".into()));
 }

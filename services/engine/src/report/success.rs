@@ -23,6 +23,13 @@ pub(super) struct Prepared {
     asked_by: AskedBy,
 }
 
+impl Prepared {
+    /// How many events it has.
+    pub(super) fn events(&self) -> usize {
+        self.events.len()
+    }
+}
+
 /// What the plugin remembers from now on.
 struct Memory {
     state: String,
@@ -112,7 +119,14 @@ async fn remember(
     let fact = serde_json::to_string(&updates)?;
     let state = if facts.is_empty() {
         let kept = db::plugin::state(work.db(), &job.plugin).await?;
-        let mut kept: Map<String, Value> = serde_json::from_str(&kept)?;
+        // No runner may be told to try again: nothing mends this by itself.
+        let mut kept: Map<String, Value> = match serde_json::from_str(&kept) {
+            Ok(kept) => kept,
+            Err(problem) => {
+                let error = format!("the state that is kept of it is no JSON object: {problem}");
+                return Ok(Err(Failed::for_good("state_broken", error)));
+            }
+        };
         kept.extend(updates);
         serde_json::to_string(&kept)?
     } else {
@@ -131,8 +145,13 @@ async fn remember(
     }))
 }
 
-/// Writes all of it; answers the result.
-pub(super) async fn apply(work: &mut Work, job: &Job, prepared: Prepared) -> Result<String, Error> {
+/// Writes all of it; answers the result. Its events are numbered from `first_index` on.
+pub(super) async fn apply(
+    work: &mut Work,
+    job: &Job,
+    prepared: Prepared,
+    first_index: u32,
+) -> Result<String, Error> {
     let now = work.now();
     if let Some(memory) = prepared.memory {
         let (facts, fact) = memory.facts;
@@ -142,7 +161,8 @@ pub(super) async fn apply(work: &mut Work, job: &Job, prepared: Prepared) -> Res
         }
         db::plugin::replace_state(work.db(), &job.plugin, &memory.state, now).await?;
     }
-    for (index, event) in (0_u32..).zip(&prepared.events) {
+    // In this order: a range may not go past the last number, not even for no event.
+    for (event, index) in prepared.events.iter().zip(first_index..) {
         work.emit(event).await?;
         let Some(locked) = &prepared.locked else {
             tracing::warn!(event.id = %event.id, "the event {} is not routed: there is no valid lock", event.id);

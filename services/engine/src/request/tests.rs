@@ -44,7 +44,14 @@ fn input(payload: &str) -> Input {
 }
 
 fn build_text(job: &Job, payload: &str) -> String {
-    let request = build(job, &input(payload), r#"{"n":1}"#, Some(3), Timestamp(0)).unwrap();
+    let request = build(
+        job,
+        &input(payload),
+        r#"{"n":1}"#,
+        Some(3),
+        Some(Timestamp(0)),
+    )
+    .unwrap();
     String::from_utf8(request).unwrap()
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bailey_proto::engine::v1::lease_request::Message;
 use bailey_proto::engine::v1::lease_service_server::LeaseService;
 use bailey_proto::engine::v1::{
-    Cancel, HeldLease, Hello, LeaseRequest, LeaseResponse, ReportRequest, ReportResponse,
+    AmendRequest, AmendResponse, Cancel, HeldLease, Hello, LeaseRequest, LeaseResponse,
+    ReportRequest, ReportResponse, ReturnedSecret, TakeLineRequest, TakeLineResponse,
     lease_response,
 };
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, parse};
 use crate::fleet::{Disagreement, Heartbeat, Lease, Link};
-use crate::report;
+use crate::report::{self, Malformed, Returned, Seen};
 
 /// Most jobs that a runner may run at a time.
 const MAX_SLOTS: u32 = 256;
@@ -23,7 +24,10 @@ const MAX_SLOTS: u32 = 256;
 /// Longest id of an instance, bytes.
 const MAX_INSTANCE: usize = 64;
 
-/// Messages that wait for the runner to read them, beside one per slot.
+/// Most secrets that one amendment may tell of.
+const MAX_AMENDED_SECRETS: usize = 64;
+
+/// Messages that wait for the runner to read them, beside one per slot: services, and what is cancelled.
 const SPARE: usize = 64;
 
 /// Tells connections apart; the same instance may have an old one that has not ended yet.
@@ -65,10 +69,45 @@ impl LeaseService for Api {
         let outcome = request
             .outcome
             .ok_or_else(|| Status::invalid_argument("an outcome is needed"))?;
-        let timings = request.timings.unwrap_or_default();
-        let taken = report::take(&self.state, (job, request.attempt), outcome, timings).await;
+        let seen = Seen {
+            timings: request.timings.unwrap_or_default(),
+            returned: returned(request.returned_secrets)?,
+        };
+        let taken = report::take(&self.state, (job, request.attempt), outcome, seen).await;
         taken.map_err(|e| bailey_error::status(&e))?;
         Ok(Response::new(ReportResponse {}))
+    }
+
+    #[tracing::instrument(name = "job.amend", skip_all, fields(job.id = request.get_ref().job_id))]
+    async fn amend(
+        &self,
+        request: Request<AmendRequest>,
+    ) -> Result<Response<AmendResponse>, Status> {
+        let request = request.into_inner();
+        let lease = (parse(&request.job_id).map_err(|e| *e)?, request.attempt);
+        if request.returned_secrets.len() > MAX_AMENDED_SECRETS {
+            return Err(Status::invalid_argument(format!(
+                "at most {MAX_AMENDED_SECRETS} returned secrets are taken"
+            )));
+        }
+        let secrets = returned(request.returned_secrets)?;
+        let taken = report::amend(&self.state, lease, &request.stderr, &secrets).await;
+        taken.map_err(|e| bailey_error::status(&e))?;
+        Ok(Response::new(AmendResponse {}))
+    }
+
+    #[tracing::instrument(name = "job.line", skip_all, fields(job.id = request.get_ref().job_id))]
+    async fn take_line(
+        &self,
+        request: Request<TakeLineRequest>,
+    ) -> Result<Response<TakeLineResponse>, Status> {
+        let request = request.into_inner();
+        let job = parse(&request.job_id).map_err(|e| *e)?;
+        let lease = (job, request.attempt);
+        report::take_line(&self.state, lease, request.number, &request.line)
+            .await
+            .map_err(|e| bailey_error::status(&e))?;
+        Ok(Response::new(TakeLineResponse {}))
     }
 }
 
@@ -144,7 +183,7 @@ impl Api {
                 quarantined: heartbeat
                     .quarantined
                     .into_iter()
-                    .map(|entry| entry.plugin)
+                    .map(|entry| (entry.plugin, entry.reason))
                     .collect(),
             };
             let Some(found) = self.state.fleet.heartbeat(instance, number, &said) else {
@@ -181,6 +220,13 @@ impl Api {
         }
     }
 }
+
+fn returned(secrets: Vec<ReturnedSecret>) -> Result<Vec<Returned>, Status> {
+    let read = secrets.into_iter().map(TryFrom::try_from);
+    read.collect::<Result<_, Malformed>>()
+        .map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
 fn leases(held: &[HeldLease]) -> Result<BTreeSet<Lease>, Status> {
     held.iter()
         .map(|lease| Ok((parse(&lease.job_id).map_err(|e| *e)?, lease.attempt)))

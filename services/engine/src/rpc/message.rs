@@ -3,6 +3,7 @@
 use bailey_proto::engine::v1 as wire;
 use bailey_types::Timestamp;
 
+use crate::db::attempt::Attempt;
 use crate::db::transition::Transition;
 use crate::event::Event;
 use crate::job::{Job, LogLine, Status};
@@ -42,6 +43,7 @@ pub(super) const fn wanted(status: wire::JobStatus) -> Option<Status> {
 pub(super) fn full(full: Full) -> wire::Job {
     let mut message = job(full.job);
     message.transitions = full.transitions.into_iter().map(transition).collect();
+    message.attempts = full.attempts.into_iter().map(attempt).collect();
     message
 }
 
@@ -90,6 +92,7 @@ pub(super) fn job(job: Job) -> wire::Job {
         waiting_for: job.waiting_for,
         logs: job.logs.into_iter().map(log).collect(),
         transitions: Vec::new(),
+        attempts: Vec::new(),
     }
 }
 
@@ -116,6 +119,16 @@ fn transition(change: Transition) -> wire::Transition {
         reason: change.reason,
         attempt: change.attempt,
         at_ms: change.at.0,
+    }
+}
+
+fn attempt(attempt: Attempt) -> wire::Attempt {
+    wire::Attempt {
+        attempt: attempt.number,
+        started_at_ms: attempt.started_at.0,
+        ended_at_ms: time(attempt.ended_at),
+        outcome: attempt.outcome,
+        timings: Some(attempt.timings),
     }
 }
 

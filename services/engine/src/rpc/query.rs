@@ -20,7 +20,7 @@ use crate::feed::{self, Cursor};
 use crate::job;
 use crate::pattern::Patterns;
 use crate::view::Locked;
-use crate::{db, query};
+use crate::{db, query, service};
 
 /// What is locked, each plugin with its rating. Grants and folders are not the engine's to see, so they do not count in it.
 fn catalogue(locked: &Locked) -> Catalogue {
@@ -125,7 +125,12 @@ impl QueryService for Api {
             .state
             .locked()
             .map_err(|e| Status::failed_precondition(e.to_string()))?;
-        let catalogue = catalogue(&locked);
+        let mut catalogue = catalogue(&locked);
+        let services = service::show(&self.state, &locked).await;
+        let mut services = services.map_err(|e| bailey_error::status(&query::Error::Db(e)))?;
+        for entry in &mut catalogue.plugins {
+            entry.service = services.remove(&entry.name);
+        }
         let json =
             serde_json::to_string(&catalogue).map_err(|_| Status::internal("internal error"))?;
         Ok(Response::new(CatalogueResponse {
@@ -138,7 +143,14 @@ impl QueryService for Api {
             .await
             .map_err(|e| bailey_error::status(&query::Error::Db(e)))?;
         let count = |status: job::Status| jobs.get(&status).copied().unwrap_or_default();
-        let (lock_serial, lock_trouble) = match self.state.locked() {
+        let locked = self.state.locked();
+        let (services, services_running) = match &locked {
+            Ok(locked) => service::count(&self.state, locked)
+                .await
+                .map_err(|e| bailey_error::status(&query::Error::Db(e)))?,
+            Err(_) => (0, 0),
+        };
+        let (lock_serial, lock_trouble) = match locked {
             Ok(locked) => (locked.lock.serial.0, String::new()),
             Err(error) => (0, error.to_string()),
         };
@@ -157,6 +169,8 @@ impl QueryService for Api {
             lock_serial,
             lock_trouble,
             posture: runners.posture,
+            services,
+            services_running,
         }))
     }
 

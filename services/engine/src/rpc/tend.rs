@@ -44,14 +44,20 @@ impl RetentionService for Api {
         }
         let pruned = async {
             let mut work = Work::begin(&self.state).await?;
-            let (jobs, events) = (
+            let (jobs, events, facts) = (
                 Timestamp(request.jobs_before_ms),
                 Timestamp(request.events_before_ms),
+                Timestamp(request.facts_before_ms),
             );
             let jobs = db::job::prune(work.db(), jobs, request.limit).await?;
             let events = db::event::prune(work.db(), events, request.limit).await?;
+            let facts = db::plugin::prune_facts(work.db(), facts, request.limit).await?;
             work.commit(&self.state).await?;
-            Ok(PruneResponse { jobs, events })
+            Ok(PruneResponse {
+                jobs,
+                events,
+                facts,
+            })
         };
         let pruned = pruned
             .await

@@ -11,5 +11,7 @@ mod pipeline;
 mod policy;
 mod recovery;
 mod runner;
+mod service;
 mod stack;
+mod stored;
 mod work;

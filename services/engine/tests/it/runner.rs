@@ -18,6 +18,8 @@ pub struct TestRunner {
     client: LeaseServiceClient<MeshChannel>,
     requests: mpsc::Sender<wire::LeaseRequest>,
     responses: Streaming<wire::LeaseResponse>,
+    /// What its plugins print of what they were given.
+    pub returned: Vec<wire::ReturnedSecret>,
 }
 
 impl TestRunner {
@@ -51,6 +53,7 @@ impl TestRunner {
             client,
             requests,
             responses,
+            returned: Vec::new(),
         }
     }
 
@@ -70,7 +73,40 @@ impl TestRunner {
             .unwrap();
     }
 
-    async fn next(&mut self) -> lease_response::Message {
+    /// Says that it starts nothing of these plugins.
+    pub async fn quarantines(&self, held: Vec<wire::HeldLease>, plugins: &[&str]) {
+        let entry = |plugin: &&str| wire::QuarantinedPlugin {
+            plugin: (*plugin).to_owned(),
+            reason: format!("{plugin} ended too often"),
+        };
+        let heartbeat = wire::Heartbeat {
+            held,
+            posture: "confined".to_owned(),
+            quarantined: plugins.iter().map(entry).collect(),
+            ..wire::Heartbeat::default()
+        };
+        let message = Some(Message::Heartbeat(heartbeat));
+        let request = wire::LeaseRequest { message };
+        self.requests.send(request).await.unwrap();
+    }
+
+    /// Hands on a line of a service.
+    pub async fn line(
+        &mut self,
+        assignment: &wire::Assignment,
+        number: u64,
+        line: &str,
+    ) -> Result<(), tonic::Status> {
+        let line = wire::TakeLineRequest {
+            job_id: assignment.job_id.clone(),
+            attempt: assignment.attempt,
+            number,
+            line: line.to_owned().into(),
+        };
+        self.client.take_line(line).await.map(drop)
+    }
+
+    pub async fn next(&mut self) -> lease_response::Message {
         let next = tokio::time::timeout(Duration::from_secs(20), self.responses.message()).await;
         next.expect("a message comes")
             .unwrap()
@@ -108,10 +144,27 @@ impl TestRunner {
             outcome: Some(outcome),
             timings: Some(wire::Timings {
                 run_us: 7,
+                start_kind: wire::StartKind::Warm.into(),
                 ..wire::Timings::default()
             }),
+            returned_secrets: self.returned.clone(),
         };
         self.client.report(report).await.unwrap();
+    }
+
+    /// Says later what its plugin had written to standard error by its end.
+    pub async fn amend(
+        &mut self,
+        assignment: &wire::Assignment,
+        stderr: &str,
+    ) -> Result<(), tonic::Status> {
+        let amendment = wire::AmendRequest {
+            job_id: assignment.job_id.clone(),
+            attempt: assignment.attempt,
+            stderr: stderr.to_owned().into(),
+            returned_secrets: self.returned.clone(),
+        };
+        self.client.amend(amendment).await.map(drop)
     }
 
     /// Reports that a job's plugin printed this.

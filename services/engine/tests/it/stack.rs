@@ -7,6 +7,7 @@ use bailey_mesh::{Mesh, MeshChannel};
 use bailey_plugin::{Limits, Manifest};
 use bailey_proto::engine::v1 as wire;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
+use bailey_proto::engine::v1::plugin_service_client::PluginServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
 use bailey_proto::engine::v1::retention_service_client::RetentionServiceClient;
 use bailey_proto::engine::v1::schedule_service_client::ScheduleServiceClient;
@@ -15,6 +16,8 @@ use bailey_service::Context;
 use bailey_test::TestStack;
 use bailey_trust::{Asked, Lock, LockedPlugin, Origin, ProposedPlugin, StateKind, sign};
 use bailey_types::{Blake3, Clock, OriginId, PluginName, Serial, Service, Sha256, Timestamp};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -182,6 +185,15 @@ impl TestEngine {
         task.await.unwrap().unwrap();
     }
 
+    /// Changes what is stored, behind the back of the engine.
+    pub async fn alter(&self, statement: &'static str) {
+        let path = self.stack.dir().join("data/engine/engine.db");
+        let options = SqliteConnectOptions::new().filename(path);
+        let mut db = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(statement).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+    }
+
     pub fn query(&self) -> QueryServiceClient<MeshChannel> {
         QueryServiceClient::new(self.gateway.channel(Service::Engine))
     }
@@ -192,6 +204,10 @@ impl TestEngine {
 
     pub fn scheduled_intake(&self) -> IntakeServiceClient<MeshChannel> {
         IntakeServiceClient::new(self.scheduler.channel(Service::Engine))
+    }
+
+    pub fn plugins(&self) -> PluginServiceClient<MeshChannel> {
+        PluginServiceClient::new(self.gateway.channel(Service::Engine))
     }
 
     pub fn schedule(&self) -> ScheduleServiceClient<MeshChannel> {
@@ -217,6 +233,34 @@ impl TestEngine {
             issued_at: Clock::system().now(),
         };
         sign(&origin, &self.stack.signing_key(service)).unwrap()
+    }
+
+    /// A service as the scheduler puts it in.
+    pub fn service(&self, plugin: &str) -> wire::SubmitJobRequest {
+        self.service_as(plugin, &format!("service:{plugin}"))
+    }
+
+    /// The same, by somebody else for whom the scheduler signs.
+    pub fn service_as(&self, plugin: &str, principal: &str) -> wire::SubmitJobRequest {
+        let origin = Origin {
+            id: OriginId::new(),
+            principal: principal.to_owned(),
+            asked: Asked::Call {
+                plugin: plugin.parse().unwrap(),
+                command: "serve".parse().unwrap(),
+                payload_sha256: Sha256::of(b"{}"),
+            },
+            scopes: Vec::new(),
+            issued_at: Clock::system().now(),
+        };
+        wire::SubmitJobRequest {
+            origin: Some(sign(&origin, &self.stack.signing_key(Service::Scheduler)).unwrap()),
+            plugin: plugin.to_owned(),
+            command: "serve".to_owned(),
+            payload: "{}".into(),
+            submitted_by: "service".to_owned(),
+            ..wire::SubmitJobRequest::default()
+        }
     }
 
     /// A call by an API token.

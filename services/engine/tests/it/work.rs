@@ -327,6 +327,43 @@ async fn a_lease_that_the_engine_does_not_know_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_secret_that_came_back_is_told_in_the_log_and_with_the_job_whatever_came_of_it() {
+    let engine = TestEngine::start().await;
+    let mut events = engine.events("plugin.secret_returned", -1).await;
+    let mut runner = TestRunner::connect(&engine.runner, "r", 2, vec![]).await;
+    for answer in [
+        r#"{"status":"ok","result":"it is [secret:token]"}"#,
+        r#"{"status":"error","error":"no","retry":false}"#,
+    ] {
+        let id = engine.submit("first", "poll", "{}").await;
+        let job = runner.job().await;
+        runner.returned = vec![wire::ReturnedSecret {
+            secret: "token".into(),
+            stream: wire::OutputStream::Stdout.into(),
+        }];
+
+        runner.printed(&job, answer).await;
+
+        let event = events.about("plugin.secret_returned", &id).await;
+        assert_eq!(
+            event,
+            json!({
+                "job_id": id, "plugin": "first", "command": "poll", "attempt": 1, "secret": "token", "stream": "stdout",
+            })
+        );
+        let logs = engine.ended(&id).await.logs;
+        let warned = |line: &LogLine| {
+            line.level == "warn" && line.message.contains("its secret token to stdout")
+        };
+        assert_eq!(
+            logs.iter().filter(|line| warned(line)).count(),
+            1,
+            "{logs:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn old_jobs_and_events_go_but_not_what_has_not_ended() {
     let engine = TestEngine::start().await;
     let mut runner = TestRunner::connect(&engine.runner, "r", 1, vec![]).await;
@@ -341,6 +378,7 @@ async fn old_jobs_and_events_go_but_not_what_has_not_ended() {
     let prune = wire::PruneRequest {
         jobs_before_ms: future,
         events_before_ms: future,
+        facts_before_ms: 0,
         limit: 100,
     };
     let pruned = engine.retention().prune(prune).await.unwrap().into_inner();
@@ -351,4 +389,61 @@ async fn old_jobs_and_events_go_but_not_what_has_not_ended() {
         tonic::Code::NotFound
     );
     assert!(engine.try_job(&live).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_a_plugin_wrote_around_its_answer_is_kept_once_its_job_has_ended() {
+    let engine = TestEngine::start().await;
+    let mut runner = TestRunner::connect(&engine.runner, "r", 2, vec![]).await;
+    let id = engine.submit("first", "poll", "{}").await;
+    let job = runner.job().await;
+
+    // Before the report there is nothing to amend
+    runner.amend(&job, "too early to count").await.unwrap();
+    runner
+        .printed(&job, r#"{"status":"ok","result":"done"}"#)
+        .await;
+    assert_eq!(engine.ended(&id).await.stderr, "a word");
+
+    // What comes after it is kept; what tells less than is known, or is of another attempt, is not
+    runner.amend(&job, "a word and another").await.unwrap();
+    runner.amend(&job, "a word").await.unwrap();
+    let other = wire::Assignment {
+        attempt: 2,
+        ..job.clone()
+    };
+    runner
+        .amend(&other, "of an attempt that never was")
+        .await
+        .unwrap();
+    let ended = engine.job(&id).await;
+    assert_eq!(
+        (ended.status(), ended.stderr.as_str()),
+        (JobStatus::Succeeded, "a word and another")
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_is_kept_with_how_it_began_and_how_long_it_took() {
+    let engine = TestEngine::start().await;
+    let mut runner = TestRunner::connect(&engine.runner, "r", 2, vec![]).await;
+    let id = engine.submit("first", "poll", "{}").await;
+    let job = runner.job().await;
+    let running = engine.job(&id).await.attempts;
+    assert_eq!((running.len(), running[0].ended_at_ms), (1, 0));
+    runner
+        .printed(&job, r#"{"status":"ok","result":"done"}"#)
+        .await;
+    let attempts = engine.ended(&id).await.attempts;
+    assert_eq!(attempts.len(), 1);
+    let timings = attempts[0].timings.unwrap();
+    assert_eq!(
+        (attempts[0].attempt, attempts[0].outcome.as_str()),
+        (1, "succeeded")
+    );
+    assert!(attempts[0].ended_at_ms >= attempts[0].started_at_ms);
+    assert_eq!(
+        (timings.start_kind(), timings.run_us),
+        (wire::StartKind::Warm, 7)
+    );
 }

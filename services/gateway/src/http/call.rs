@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
+use bailey_plugin::Catalogue;
 use bailey_plugin::manifest::Access;
 use bailey_proto::engine::v1 as engine;
 use http::{HeaderMap, StatusCode};
@@ -153,7 +154,15 @@ fn parse(body: &[u8]) -> Result<Call, Problem> {
 }
 
 async fn access(state: &State, plugin: &str, command: &str) -> Result<Access, Problem> {
-    let catalogue = state.catalogue().await?;
+    let known = find(&*state.names().await?, plugin, command);
+    if known.is_ok() {
+        return known;
+    }
+    // The engine may have seen a newer lock since.
+    find(&*state.catalogue().await?, plugin, command)
+}
+
+fn find(catalogue: &Catalogue, plugin: &str, command: &str) -> Result<Access, Problem> {
     let entry = catalogue
         .plugins
         .iter()

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{self, scopes};
+use crate::posture::MANAGEMENT_ONLY;
 use crate::state::State;
 use crate::view::View;
 
@@ -32,12 +33,19 @@ pub struct Health {
     pub queue_depth: u64,
     /// Plugins in the lock.
     pub plugins_loaded: usize,
+    /// Plugins of the lock that run as services.
+    pub plugin_services: u32,
+    /// How many of those run now.
+    pub plugin_services_running: u32,
     /// Serial of the lock in force; 0: none.
     pub lock_serial: u64,
     /// Version of the gateway.
     pub version: &'static str,
     /// `confined`, `unconfined` or `refused: …`.
     pub posture: String,
+    /// `gateway`; `management-only` while there is no API token: then nothing but this is served, and queued jobs wait; `sealed` while the
+    /// vault cannot be opened; `unknown` while the broker does not answer.
+    pub api_posture: String,
     /// How many warnings there are about the configuration that is locked.
     pub warning_count: usize,
     /// The warnings; only for requests with a token, for they tell names of accounts, plugins and host paths.
@@ -99,9 +107,16 @@ pub async fn read(state: &State, view: &View) -> Health {
     if roll.is_err() {
         troubles.push("the broker does not answer".to_owned());
     }
-    let heard = roll
-        .map(|roll| roll.into_inner().services)
-        .unwrap_or_default();
+    let roll = roll.map(tonic::Response::into_inner).ok();
+    let api_posture = roll
+        .as_ref()
+        .map_or("unknown", |roll| &roll.posture)
+        .to_owned();
+    if api_posture == MANAGEMENT_ONLY {
+        let trouble = "management-only: there is no API token; `bailey token create` makes one";
+        troubles.push(trouble.to_owned());
+    }
+    let heard = roll.map(|roll| roll.services).unwrap_or_default();
     let services = services(&heard, state.now());
     let starting = services
         .iter()
@@ -126,9 +141,12 @@ pub async fn read(state: &State, view: &View) -> Health {
         uptime_seconds: state.uptime().as_secs(),
         queue_depth: engine.queued,
         plugins_loaded: catalogue.map_or(0, |catalogue| catalogue.plugins.len()),
+        plugin_services: engine.services,
+        plugin_services_running: engine.services_running,
         lock_serial: engine.lock_serial,
         version: env!("CARGO_PKG_VERSION"),
         posture: engine.posture,
+        api_posture,
         warning_count: view.warnings.len(),
         warnings: None,
         services,

@@ -1,5 +1,7 @@
 //! `/jobs`, `/job/{id}` and `/job/{id}/tree`.
 
+mod attempt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use self::attempt::AttemptView;
 use crate::auth::{self, Token, scopes};
 use crate::problem::Problem;
 use crate::state::State;
@@ -60,6 +63,8 @@ pub struct JobView {
     logs: Vec<LogView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     transitions: Vec<TransitionView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptView>,
     /// The job was not done within `?wait`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     timeout_exceeded: bool,
@@ -155,6 +160,7 @@ impl JobView {
                 .into_iter()
                 .map(TransitionView::from)
                 .collect(),
+            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
             timeout_exceeded: false,
         }
     }

@@ -85,6 +85,8 @@ pub(super) fn by_parent(
         step: step.clone(),
     };
     let contract = format!("pipeline:{pipeline}");
+    // Our own signature is on the contract, so it tells for sure that the parent was decided about as a service.
+    let endless = parent.contract == format!("service:{}", parent.plugin);
     let parent_job = Parent {
         decision: parent.id,
         job: parent.job,
@@ -98,6 +100,7 @@ pub(super) fn by_parent(
             pipeline,
             step,
             event_index,
+            endless,
             within,
         },
     ))

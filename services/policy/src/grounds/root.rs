@@ -14,18 +14,24 @@ use crate::request::{HANDLE, Members};
 /// Type of the event as which a call of `handle` reaches its plugin (reference: ductile 6.2).
 const CALLED: &str = "api.trigger";
 
-/// An origin is signed by the one who saw its principal: the broker sees tokens, the scheduler its schedules.
+/// Whom the scheduler stands for when it starts what the lock says is to last.
+const SERVICE: &str = "service:";
+
+/// An origin is signed by the one who saw its principal: the broker sees tokens, the scheduler the lock's schedules and services.
 pub(super) fn read_origin(signed: &Signed, trust: &TrustFile) -> Result<Origin, Denial> {
     let by_broker = verify::<Origin>(signed, &trust.signing.broker);
-    let (origin, prefix) = match by_broker {
-        Ok(origin) => (origin, "token:"),
+    let (origin, prefixes): (_, &[&str]) = match by_broker {
+        Ok(origin) => (origin, &["token:"]),
         Err(error) => match verify::<Origin>(signed, &trust.signing.scheduler) {
-            Ok(origin) => (origin, "schedule:"),
+            Ok(origin) => (origin, &["schedule:", SERVICE]),
             Err(_) => return Err(Reason::OriginInvalid.because(error.to_string())),
         },
     };
     let origin = origin.statement;
-    if origin.principal.starts_with(prefix) {
+    if prefixes
+        .iter()
+        .any(|prefix| origin.principal.starts_with(prefix))
+    {
         return Ok(origin);
     }
     Err(Reason::OriginInvalid.because(format!(
@@ -133,6 +139,10 @@ fn check_call(
     loaded: &Loaded<View>,
 ) -> Result<String, Denial> {
     let contract = origin.principal.clone();
+    if check_lasting(call, origin, members, plugin)? {
+        members.check_payload(payload, &call.command)?;
+        return Ok(contract);
+    }
     let schedule = origin
         .principal
         .strip_prefix("schedule:")
@@ -171,6 +181,31 @@ fn check_call(
     }
     members.check_payload(payload, &call.command)?;
     Ok(contract)
+}
+
+/// Whether the call is the one that a service lasts by. Its principal and its command belong together: nobody else asks for it, and it asks
+/// for nothing else.
+fn check_lasting(
+    call: &Call,
+    origin: &Origin,
+    members: &Members<'_>,
+    plugin: &LockedPlugin,
+) -> Result<bool, Denial> {
+    let (name, command) = (&call.plugin, &call.command);
+    let lasts = plugin.lasts(command).is_some();
+    match origin.principal.strip_prefix(SERVICE) {
+        None if lasts => Err(Reason::Lasts.because(format!(
+            "{name} is a service: its command {command} runs for as long as it is locked, and cannot be called"
+        ))),
+        None => Ok(false),
+        Some(service) if service != name.as_str() || !lasts => Err(Reason::NoContract.because(
+            format!("no locked service {service} runs {name}.{command}"),
+        )),
+        Some(_) if members.payload() != "{}" => {
+            Err(Reason::PayloadDiffers.because("a service is started without a payload"))
+        }
+        Some(_) => Ok(true),
+    }
 }
 
 fn need_scope(origin: &Origin, any_of: &[&str]) -> Result<(), Denial> {

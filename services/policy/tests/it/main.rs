@@ -4,6 +4,7 @@
 mod drift;
 mod peers;
 mod pipelines;
+mod services;
 mod stack;
 
 use bailey_proto::policy::v1::DecideRequest;
@@ -371,6 +372,19 @@ async fn without_a_valid_lock_nothing_is_allowed_and_an_older_one_never_again() 
     );
     policy.stack.write_lock(&lock(6));
     policy.allowed(policy.call("poll", "{}")).await;
+}
+
+#[tokio::test]
+async fn while_the_broker_holds_nothing_is_decided_and_nothing_used_up() {
+    let policy = TestPolicy::start().await;
+    policy.broker.hold("management-only: there is no API token");
+    let call = policy.call("poll", "{}");
+    let held = policy.decide(call.clone()).await.unwrap_err();
+    assert_eq!(held.code(), Code::Unavailable);
+    assert!(held.message().contains("management-only"), "{held}");
+    // The same question, with the same origin, is answered as if it were the first.
+    policy.broker.hold("");
+    policy.allowed(call).await;
 }
 
 #[tokio::test]

@@ -15,11 +15,17 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-pub(crate) struct Epoch;
+/// And why nothing is to be decided, if a test says so.
+#[derive(Clone, Default)]
+pub(crate) struct Epoch(Arc<Mutex<String>>);
 
 impl Epoch {
-    pub(crate) fn routes() -> Routes {
-        Routes::new(EpochServiceServer::new(Self))
+    pub(crate) fn routes(&self) -> Routes {
+        Routes::new(EpochServiceServer::new(self.clone()))
+    }
+
+    pub(crate) fn hold(&self, why: &str) {
+        why.clone_into(&mut self.0.lock().unwrap());
     }
 }
 
@@ -28,6 +34,7 @@ impl EpochService for Epoch {
     async fn epoch(&self, _: Request<EpochRequest>) -> Result<Response<EpochResponse>, Status> {
         Ok(Response::new(EpochResponse {
             epoch: "epoch-1".into(),
+            hold: self.0.lock().unwrap().clone(),
         }))
     }
 }

@@ -105,6 +105,7 @@ pub(crate) fn lock(serial: u64) -> Lock {
 pub(crate) struct TestPolicy {
     pub(crate) stack: TestStack,
     pub(crate) audit: Audit,
+    pub(crate) broker: Epoch,
     pub(crate) engine: DecisionServiceClient<MeshChannel>,
     _mesh: Mesh,
     _peers: [Served; 2],
@@ -124,8 +125,9 @@ impl TestPolicy {
         let stack = TestStack::new();
         stack.write_config("config.yaml", CONFIG);
         let audit = Audit::new(&stack);
+        let broker = Epoch::default();
         let peers = [
-            stack.serve(Service::Broker, Epoch::routes()),
+            stack.serve(Service::Broker, broker.routes()),
             stack.serve(Service::Audit, audit.routes()),
         ];
         let (ctx, service) = serve(&stack).await;
@@ -134,6 +136,7 @@ impl TestPolicy {
         Self {
             stack,
             audit,
+            broker,
             engine,
             _mesh: mesh,
             _peers: peers,

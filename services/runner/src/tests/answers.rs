@@ -56,6 +56,21 @@ async fn what_a_plugin_writes_after_its_answer_is_audited_and_fails_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_plugin_writes_to_standard_error_after_its_answer_is_told_later() {
+    // The report waits for none of it.
+    let rest = "def warn(text): os.write(2, text.encode())\n\
+                warn('before\\n')\ntime.sleep(0.3)\nsay(ok)\ntime.sleep(0.5)\nwarn('after\\n')";
+    let mut world = world(rest).await;
+    let (finished, _) = finished(&mut world).await;
+    assert_eq!(finished.stderr, "before\n");
+    let told = tokio::time::timeout(MINUTE, world.amendments.recv()).await;
+    let amendment = told.unwrap().unwrap();
+    assert_eq!(amendment.attempt, 1);
+    assert_eq!(amendment.stderr, "before\nafter\n");
+    world.until_none_is_left().await;
+}
+
+#[tokio::test]
 async fn what_is_behind_the_answer_already_is_reported_with_it() {
     let mut world = world("say(ok + 'x')\ntime.sleep(600)").await;
     let (finished, _) = finished(&mut world).await;

@@ -8,8 +8,8 @@ use bailey_proto::broker::v1::ticket_service_server::TicketService;
 use bailey_proto::broker::v1::{MakeTicketRequest, MakeTicketResponse};
 use bailey_proto::engine::v1::lease_service_server::LeaseService;
 use bailey_proto::engine::v1::{
-    Heartbeat, Hello, LeaseRequest, LeaseResponse, ReportRequest, ReportResponse, lease_request,
-    lease_response,
+    AmendRequest, AmendResponse, Heartbeat, Hello, LeaseRequest, LeaseResponse, ReportRequest,
+    ReportResponse, TakeLineRequest, TakeLineResponse, lease_request, lease_response,
 };
 use bailey_proto::policy::v1::pool_service_server::PoolService;
 use bailey_proto::policy::v1::{Denied, GrantPoolRequest, GrantPoolResponse, grant_pool_response};
@@ -77,6 +77,9 @@ pub(super) async fn serve(tasks: &TaskTracker, routes: tonic::service::Routes) -
 pub(super) struct FakeEngine {
     pub(super) sessions: mpsc::Sender<Session>,
     pub(super) reports: mpsc::Sender<ReportRequest>,
+    pub(super) amendments: mpsc::Sender<AmendRequest>,
+    pub(super) lines: mpsc::Sender<TakeLineRequest>,
+    pub(super) hears: Arc<Mutex<Option<Status>>>,
 }
 
 #[tonic::async_trait]
@@ -113,6 +116,25 @@ impl LeaseService for FakeEngine {
     ) -> Result<Response<ReportResponse>, Status> {
         self.reports.send(request.into_inner()).await.ok();
         Ok(Response::new(ReportResponse {}))
+    }
+
+    async fn amend(
+        &self,
+        request: Request<AmendRequest>,
+    ) -> Result<Response<AmendResponse>, Status> {
+        self.amendments.send(request.into_inner()).await.ok();
+        Ok(Response::new(AmendResponse {}))
+    }
+
+    async fn take_line(
+        &self,
+        request: Request<TakeLineRequest>,
+    ) -> Result<Response<TakeLineResponse>, Status> {
+        if let Some(status) = self.hears.lock().unwrap().clone() {
+            return Err(status);
+        }
+        self.lines.send(request.into_inner()).await.ok();
+        Ok(Response::new(TakeLineResponse {}))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Everything around one runner: a signed lock with one plugin, an engine and a broker that the test plays, the real Docker.
 
+mod asking;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -8,13 +10,11 @@ use std::time::Duration;
 use bailey_proto::broker::v1::ticket_service_server::TicketServiceServer;
 use bailey_proto::engine::v1::lease_service_server::LeaseServiceServer;
 use bailey_proto::engine::v1::report_request::Outcome;
-use bailey_proto::engine::v1::{Assignment, Cancel, ReportRequest, lease_response};
+use bailey_proto::engine::v1::{AmendRequest, ReportRequest, TakeLineRequest};
 use bailey_proto::policy::v1::pool_service_server::PoolServiceServer;
 use bailey_service::{Context, Readiness, Settings};
-use bailey_trust::{Decision, DecisionOrigin, SealingKey, SigningKey, TrustFile, sign};
-use bailey_types::{
-    AttemptNumber, DecisionId, ImageId, JobId, OriginId, Serial, Service, Sha256, StackId,
-};
+use bailey_trust::{SealingKey, SigningKey, TrustFile, sign};
+use bailey_types::{AttemptNumber, ImageId, JobId, Serial, Service, StackId};
 use bollard::Docker;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
@@ -53,6 +53,10 @@ pub(super) struct World {
     serial: Arc<Mutex<Serial>>,
     sessions: mpsc::Receiver<Session>,
     reports: mpsc::Receiver<ReportRequest>,
+    pub(super) amendments: mpsc::Receiver<AmendRequest>,
+    pub(super) lines: mpsc::Receiver<TakeLineRequest>,
+    /// What the engine says to a line.
+    pub(super) hears: Arc<Mutex<Option<Status>>>,
     session: Option<Session>,
     addresses: [String; 3],
     dir: tempfile::TempDir,
@@ -98,9 +102,15 @@ impl World {
         let tasks = TaskTracker::new();
         let (session_to, sessions) = mpsc::channel(8);
         let (report_to, reports) = mpsc::channel(64);
+        let (amend_to, amendments) = mpsc::channel(64);
+        let (line_to, lines) = mpsc::channel(64);
+        let hears = Arc::new(Mutex::new(None));
         let engine = LeaseServiceServer::new(FakeEngine {
             sessions: session_to,
             reports: report_to,
+            amendments: amend_to,
+            lines: line_to,
+            hears: Arc::clone(&hears),
         })
         .max_decoding_message_size(16 << 20);
         let tickets = Arc::new(Mutex::new(None));
@@ -138,6 +148,9 @@ impl World {
             serial,
             sessions,
             reports,
+            amendments,
+            lines,
+            hears,
             session: None,
             addresses,
             dir,
@@ -241,70 +254,6 @@ impl World {
     /// Ends the stream from the engine's side.
     pub(super) fn hang_up(&mut self) {
         self.session = None;
-    }
-
-    pub(super) async fn assign(&self, job: JobId, time: Duration) {
-        self.assign_with(job, time, |_| {}).await;
-    }
-
-    pub(super) async fn assign_with(
-        &self,
-        job: JobId,
-        time: Duration,
-        change: impl FnOnce(&mut Decision),
-    ) {
-        let request = br#"{"protocol":2,"command":"poll"}"#;
-        let now = self.ctx.clock.now();
-        let mut decision = Decision {
-            id: DecisionId::new(),
-            nonce: "00".repeat(16),
-            job,
-            attempt: AttemptNumber(1),
-            principal: "token:test".into(),
-            origin: DecisionOrigin::Root {
-                origin: OriginId::new(),
-                step: None,
-            },
-            plugin: "subject".parse().unwrap(),
-            command: "poll".parse().unwrap(),
-            request_sha256: Sha256::of(request),
-            lock_serial: *self.serial.lock().unwrap(),
-            image: self.image,
-            account: "default".parse().unwrap(),
-            egress: Vec::new(),
-            contract: "token:test".into(),
-            broker_epoch: "1".into(),
-            audit_index: 1,
-            issued_at: now,
-            expires_at: now.plus(Duration::from_mins(1)),
-        };
-        change(&mut decision);
-        let assignment = Assignment {
-            job_id: job.to_string(),
-            attempt: 1,
-            plugin: "subject".into(),
-            command: "poll".into(),
-            decision: Some(sign(&decision, &self.policy).unwrap()),
-            request: request[..].into(),
-            timeout_ms: time.as_millis().try_into().unwrap(),
-        };
-        self.session
-            .as_ref()
-            .unwrap()
-            .say(lease_response::Message::Assignment(assignment))
-            .await;
-    }
-
-    pub(super) async fn cancel(&self, job: JobId) {
-        let cancel = Cancel {
-            job_id: job.to_string(),
-            attempt: 1,
-        };
-        self.session
-            .as_ref()
-            .unwrap()
-            .say(lease_response::Message::Cancel(cancel))
-            .await;
     }
 
     pub(super) async fn report(&mut self) -> ReportRequest {

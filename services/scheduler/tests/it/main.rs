@@ -5,6 +5,8 @@
     reason = "helpers of tests are not in test functions"
 )]
 
+mod service;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -98,6 +100,12 @@ impl Recorded {
             .unwrap()
             .unwrap()
     }
+
+    /// Nothing is sent, though the scheduler has looked meanwhile.
+    async fn silent(&mut self) {
+        let quiet = tokio::time::timeout(Duration::from_millis(1500), self.sent.recv()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
 }
 
 fn now() -> Timestamp {
@@ -127,7 +135,12 @@ struct Running {
 }
 
 fn start(stack: &TestStack) -> Running {
-    let ctx = stack.context(Service::Scheduler);
+    start_at(stack, Clock::system())
+}
+
+fn start_at(stack: &TestStack, clock: Clock) -> Running {
+    let mut ctx = stack.context(Service::Scheduler);
+    ctx.clock = clock;
     let mut serving = JoinSet::new();
     serving.spawn(scheduler::serve(ctx.clone(), stack.join(&ctx)));
     Running { ctx, serving }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use bailey_cell::{Cell, Holder, Identity, Paths, Probe, Seat, Spec, create_body, name};
+use bailey_cell::{
+    Cell, Entry, Holder, Identity, Look, Probe, Seat, Spec, Target, create_body, name, state_volume,
+};
 use bailey_trust::{LockedPlugin, StateKind};
 use bailey_types::{ImageId, JobId, PluginName, Serial};
 use http::{Method, Response, StatusCode};
@@ -29,6 +31,8 @@ struct Derived {
     record: Record,
     /// Where its state will be, if the image does not see to it that the plugin may write there.
     closed: Option<&'static str>,
+    /// The volume that it looks at: one that there must be, for the engine would make it.
+    measured: Option<String>,
 }
 
 impl Proxy {
@@ -55,6 +59,11 @@ impl Proxy {
             )));
         }
         self.check_runtime(&derived.body).await?;
+        if let Some(volume) = &derived.measured
+            && !state::exists(self.engine(), volume).await?
+        {
+            return Err(Error::NoState);
+        }
         if let Some(place) = derived.closed {
             self.open_state(&derived.body, place).await?;
         }
@@ -107,7 +116,7 @@ impl Proxy {
                 let locked = self.locked(plugin, *serial)?;
                 self.derive_holder(&locked, plugin, *id, *serial).await
             }
-            Identity::Probe { job, paths } => self.derive_probe(*job, paths.as_ref()).await,
+            Identity::Probe { job, target } => self.derive_probe(*job, target).await,
         }
     }
 
@@ -171,26 +180,42 @@ impl Proxy {
         derived(&Spec::Holder(holder), image, holder.has_egress())
     }
 
-    async fn derive_probe(
-        &self,
-        job: JobId,
-        paths: Option<&(PluginName, Serial)>,
-    ) -> Result<Derived, Error> {
+    async fn derive_probe(&self, job: JobId, target: &Target) -> Result<Derived, Error> {
         let image = self.probe_image().await?;
-        let of = |(plugin, serial): &(PluginName, Serial)| self.locked(plugin, *serial);
-        let locked = paths.map(of).transpose()?;
-        let paths = paths.zip(locked.as_ref());
-        let probe = Probe {
-            stack: &self.stack,
-            image: &image,
-            job,
-            paths: paths.map(|((plugin, serial), locked)| Paths {
+        let derive = |look: Look<'_>| {
+            let probe = Probe {
+                stack: &self.stack,
+                image: &image,
+                job,
+                look,
+            };
+            derived(&Spec::Probe(probe), image, false)
+        };
+        match target {
+            Target::Walls => derive(Look::Walls),
+            Target::Paths(plugin, serial) => derive(Look::Paths(Entry {
                 serial: *serial,
                 plugin,
-                locked,
-            }),
-        };
-        derived(&Spec::Probe(probe), image, false)
+                locked: &self.locked(plugin, *serial)?,
+            })),
+            Target::State(plugin, serial, pace) => {
+                let locked = self.locked(plugin, *serial)?;
+                if locked.quota().is_none() {
+                    return Err(Error::refused("the plugin keeps nothing that is bounded"));
+                }
+                let volume = state_volume(&self.stack, plugin, locked.state_generation);
+                let entry = Entry {
+                    serial: *serial,
+                    plugin,
+                    locked: &locked,
+                };
+                let derived = derive(Look::State(entry, *pace))?;
+                Ok(Derived {
+                    measured: Some(volume),
+                    ..derived
+                })
+            }
+        }
     }
 
     /// An engine without the account's runtime says so by a number; this says it in words.
@@ -273,5 +298,6 @@ fn derived(spec: &Spec<'_>, image: ImageId, egress: bool) -> Result<Derived, Err
         body,
         record,
         closed: None,
+        measured: None,
     })
 }

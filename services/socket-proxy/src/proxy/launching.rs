@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bailey_cell::{Identity, launch};
+use bailey_cell::Identity;
+use bailey_cell::launch::{self, Returned};
 use bailey_proto::trust::v1::Signed;
 use http::{Method, Response};
 use hyper::upgrade::Upgraded;
@@ -11,9 +12,12 @@ use serde_json::json;
 use super::Proxy;
 use crate::engine::Body;
 use crate::error::Error;
-use crate::launch::{Delivery, Refusal};
+use crate::launch::{Delivery, Names, Refusal};
 use crate::lease;
 use crate::registry::{ContainerId, Denied, Record};
+
+/// Envelopes up to this size are opened where they came in.
+const SMALL_BYTES: usize = 16 << 10;
 
 impl Proxy {
     /// Starts what may start now. What a holder with a way out says first must not be lost, so its streams are taken before.
@@ -62,15 +66,19 @@ impl Proxy {
         Ok(())
     }
 
-    /// Checks and opens an envelope, beside the other work: it may be 24 MiB.
+    /// Checks and opens an envelope; a large one beside the other work: it may be 24 MiB.
     pub async fn open(
         &self,
         id: &ContainerId,
         record: &Record,
         envelope: launch::Envelope,
     ) -> Result<Delivery, Refusal> {
-        let (keys, id, record) = (Arc::clone(&self.keys), id.clone(), record.clone());
         let now = self.parts.clock.now();
+        if envelope.sealed.len() <= SMALL_BYTES {
+            // Less than the way to another thread and back.
+            return self.keys.open(id, record, &envelope, now);
+        }
+        let (keys, id, record) = (Arc::clone(&self.keys), id.clone(), record.clone());
         let opening = tokio::task::spawn_blocking(move || keys.open(&id, &record, &envelope, now));
         opening
             .await
@@ -94,12 +102,25 @@ impl Proxy {
     ) -> Result<(), Refusal> {
         let fed = self.registry.fed(id);
         fed.map_err(|e| Refusal(e.to_string()))?;
+        let names = &delivery.names;
         let fields = json!({
-            "container": id.as_str(), "plugin": record.identity.plugin(), "job": delivery.job, "attempt": delivery.attempt,
-            "image": record.image, "decision": delivery.decision, "ticket": delivery.ticket,
+            "container": id.as_str(), "plugin": record.identity.plugin(), "job": names.job, "attempt": names.attempt,
+            "image": record.image, "decision": names.decision, "ticket": names.ticket,
         });
         self.audit().record("launch.fed", fields, false);
         Ok(())
+    }
+
+    /// Writes down that a plugin has printed a secret that it was given.
+    pub fn returned(&self, id: &ContainerId, record: &Record, names: &Names, returned: &Returned) {
+        let Returned { secret, stream } = returned;
+        let (plugin, stream) = (record.identity.plugin(), stream.as_str());
+        let fields = json!({
+            "container": id.as_str(), "plugin": plugin, "job": names.job, "attempt": names.attempt, "decision": names.decision,
+            "secret": secret, "stream": stream,
+        });
+        self.audit().record("secret.returned", fields, false);
+        tracing::warn!(container.id = %id, job.id = %names.job, secret.name = %secret, "a plugin printed its secret {secret} to {stream}");
     }
 }
 

@@ -58,7 +58,7 @@ impl Proxy {
     }
 }
 
-async fn exists(engine: &Engine, volume: &str) -> Result<bool, engine::Error> {
+pub(super) async fn exists(engine: &Engine, volume: &str) -> Result<bool, engine::Error> {
     let path = format!("/volumes/{volume}");
     match engine.json::<IgnoredAny>(Method::GET, &path, None).await {
         Ok(IgnoredAny) => Ok(true),

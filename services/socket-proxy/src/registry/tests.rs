@@ -1,4 +1,4 @@
-use bailey_cell::label;
+use bailey_cell::{Pace, Target, label};
 use bailey_types::{AttemptNumber, JobId};
 use serde_json::json;
 
@@ -57,7 +57,7 @@ fn holder(egress: bool) -> Record {
 fn probe() -> Record {
     record(Identity::Probe {
         job: JobId::new(),
-        paths: None,
+        target: Target::Walls,
     })
 }
 
@@ -272,6 +272,33 @@ fn no_more_cells_idle_than_are_granted() {
     assert_eq!(grant('d'), Err(Denied::TooMany(2)));
     registry.forget(&id('b'));
     assert_eq!(grant('d'), Ok(()));
+}
+
+#[test]
+fn watches_have_bounds_of_their_own() {
+    let registry = Registry::default();
+    let watch = |plugin: &str| {
+        record(Identity::Probe {
+            job: JobId::new(),
+            target: Target::State(plugin.parse().unwrap(), Serial(1), Pace::Watching),
+        })
+    };
+    let begin = |number: usize, record: Record| {
+        registry.made(numbered(number), record);
+        registry.begin_start(&numbered(number), NOW).map(drop)
+    };
+    for number in 0..4 {
+        assert_eq!(begin(number, watch("greet")), Ok(()));
+    }
+    let full = Denied::TooManyRun(4, "watches of this plugin");
+    assert_eq!(begin(4, watch("greet")), Err(full));
+    for number in 5..257 {
+        assert_eq!(begin(number, watch(&format!("p{number}"))), Ok(()));
+    }
+    let full = Denied::TooManyRun(256, "watches");
+    assert_eq!(begin(257, watch("other")), Err(full));
+    // Nobody else waits for them.
+    assert_eq!(begin(258, probe()), Ok(()));
 }
 
 #[test]

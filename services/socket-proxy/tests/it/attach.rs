@@ -1,7 +1,7 @@
 //! What a cell gets and gives when everything is right.
 
-use bailey_cell::launch::Control;
-use bailey_cell::{Probe, Spec, create_body, name};
+use bailey_cell::launch::{Control, OutputStream, Returned};
+use bailey_cell::{Look, Probe, Spec, create_body, name};
 use bailey_types::{ImageId, JobId};
 use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -28,6 +28,8 @@ async fn a_cell_gets_exactly_its_request_and_its_answer_comes_back() {
         format!("{request}\n")
     );
     assert_eq!(output.err, b"");
+    assert_eq!(output.returned, []);
+    assert!(stand.recorded.last("secret.returned").is_none());
     assert_eq!(stand.exit_code(&cell.id).await, 0);
     let fed = stand.recorded.last("launch.fed").unwrap();
     assert_eq!(fed["container"], cell.id);
@@ -54,6 +56,18 @@ async fn delivered_secrets_do_not_come_back() {
         out,
         "{\"secrets\":{\"token\":\"[secret:token]\"},\"command\":\"echo\"}\n"
     );
+    // And the owner hears of it.
+    let returned = Returned {
+        secret: "token".parse().unwrap(),
+        stream: OutputStream::Stdout,
+    };
+    assert_eq!(output.returned, [returned]);
+    let told = stand.recorded.last("secret.returned").unwrap();
+    assert_eq!(
+        (&told["secret"], &told["stream"], &told["container"]),
+        (&"token".into(), &"stdout".into(), &cell.id.as_str().into())
+    );
+    assert!(!told.to_string().contains("hunter2"), "{told}");
 
     let mut cell = stand.cell().await;
     let request = r#"{"secrets":{"token":"correct horse battery"},"command":"tell"}"#;
@@ -221,7 +235,7 @@ async fn a_probe_finds_every_wall_standing() {
         stack: &stand.id,
         image: &image,
         job: JobId::new(),
-        paths: None,
+        look: Look::Walls,
     });
     let id = stand
         .create(&name(&spec), create_body(&spec))

@@ -16,6 +16,7 @@ mod holders;
 mod mutations;
 mod pool;
 mod postures;
+mod quota;
 mod refusals;
 mod seal;
 mod stand;

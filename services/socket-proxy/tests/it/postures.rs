@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bailey_cell::launch::Control;
 use bailey_cell::probe::path_of_code;
-use bailey_cell::{Paths, Probe, Spec, create_body, name};
+use bailey_cell::{Entry, Look, Probe, Spec, create_body, name};
 use bailey_trust::{HostPath, LockedPlugin, Mode, StateKind};
 use bailey_types::JobId;
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ async fn a_probe_tells_which_path_is_not_the_locked_one() {
             stack: &stand.id,
             image: &image,
             job: JobId::new(),
-            paths: Some(Paths {
+            look: Look::Paths(Entry {
                 serial: lock.serial,
                 plugin,
                 locked,

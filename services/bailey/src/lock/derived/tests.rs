@@ -81,6 +81,32 @@ fn configuration_wins_over_manifest_and_manifest_over_account() {
 }
 
 #[test]
+fn more_state_than_the_default_is_for_the_operator_to_grant() {
+    let limit =
+        |stanza: &str, manifest: &str| derived(stanza, manifest, &nobody_asked()).walls.state_limit;
+    assert_eq!(limit("{}", "{state: data}"), StateLimit::default());
+    let less = limit("{}", "{state_limit: {bytes: 1MiB, files: 20}}");
+    assert_eq!((less.total_bytes, less.files), (1 << 20, 20));
+    let more = limit(
+        "{container: {state_limit: {bytes: 5GiB}}}",
+        "{state_limit: {bytes: 9GiB}}",
+    );
+    assert_eq!(more.total_bytes, 5 << 30);
+    refused(
+        "{}",
+        "{state_limit: {bytes: 5GiB}}",
+        &nobody_asked(),
+        "grant it with plugins.greet.container.state_limit.bytes",
+    );
+    refused(
+        "{container: {state_limit: {bytes: 5GiB}}}",
+        "{state_limit: {files: 200000}}",
+        &nobody_asked(),
+        "plugins.greet.container.state_limit.files",
+    );
+}
+
+#[test]
 fn an_operator_can_deny_what_a_manifest_asks_for() {
     let egress = |stanza: &str| derived(stanza, "{egress: [b.example]}", &nobody_asked()).egress;
     assert_eq!(egress("{}"), ["b.example:443"]);
@@ -237,4 +263,46 @@ fn only_state_that_is_kept_can_be_reset() {
     assert!(derived("{container: {state: data}}", "{}", &terms).reset_state);
     assert!(!derived("{container: {state: data}}", "{}", &nobody_asked()).reset_state);
     refused("{}", "{}", &terms, "keeps no state");
+}
+
+#[test]
+fn a_service_needs_its_command_and_the_stanza_has_the_last_word() {
+    let of = |stanza: &str, container: &str| {
+        let text = format!("{ACCOUNTS}plugins: {{greet: {stanza}}}\n");
+        let files = BTreeMap::from([("config.yaml".to_owned(), text)]);
+        let config = bailey_config::parse(&files).unwrap();
+        let (name, plugin) = config.plugins.iter().next().unwrap();
+        let commands = "commands: [{name: serve, type: write}, {name: poll, type: read}]";
+        let manifest = MANIFEST.replace("commands: [{name: poll, type: read}]", commands);
+        let manifest = Manifest::parse(&format!("{manifest}container: {container}\n")).unwrap();
+        let (derived, problems) = Derived::of(Sources {
+            config: &config,
+            name,
+            plugin,
+            manifest: &manifest,
+            terms: &nobody_asked(),
+        });
+        assert_eq!(problems, Vec::<String>::new(), "{stanza} {container}");
+        derived.walls.service
+    };
+    let terms = |heartbeat_seconds| Some(ServiceTerms { heartbeat_seconds });
+    assert_eq!(of("{}", "{}"), None);
+    assert_eq!(of("{}", "{mode: service}"), terms(None));
+    assert_eq!(of("{container: {mode: service}}", "{}"), terms(None));
+    let beating = "{mode: service, heartbeat: 1m}";
+    assert_eq!(of("{}", beating), terms(Some(60)));
+    assert_eq!(of("{container: {heartbeat: 5s}}", beating), terms(Some(5)));
+    assert_eq!(of("{container: {mode: call}}", beating), None);
+    refused(
+        "{container: {mode: service}}",
+        "{}",
+        &nobody_asked(),
+        "no command serve",
+    );
+    refused(
+        "{container: {heartbeat: 5s}}",
+        "{}",
+        &nobody_asked(),
+        "belongs to `mode: service`",
+    );
 }

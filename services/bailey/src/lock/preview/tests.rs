@@ -157,6 +157,26 @@ fn what_an_account_and_its_walls_give_is_told_with_what_it_costs() {
 }
 
 #[test]
+fn what_a_plugin_may_keep_is_said_and_so_is_a_change_of_it() {
+    let mut small = locked(&[]);
+    small.proposed.state = StateKind::Data;
+    let mut large = small.clone();
+    large.proposed.walls.state_limit.total_bytes = 5 << 30;
+    let (before, after) = (
+        lock(&[("greet", small)], &[]),
+        lock(&[("greet", large)], &[]),
+    );
+    let text = shown(None, &before);
+    assert!(
+        text.contains("state data (1024 MiB, 100000 files)"),
+        "{text}"
+    );
+    let text = shown(Some(&before), &after);
+    let line = "state data (1024 MiB, 100000 files) -> data (5120 MiB, 100000 files)";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn state_is_kept_or_left_behind_and_either_is_said() {
     let mut old = locked(&[("run.py", 1)]);
     old.proposed.state = StateKind::Data;

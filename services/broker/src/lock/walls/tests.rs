@@ -4,7 +4,7 @@ use bailey_plugin::Limits;
 use bailey_trust::HostPath;
 
 use super::*;
-use crate::testing::proposed;
+use crate::testing::{command, proposed};
 
 const CONFIG: &str = "
 accounts:
@@ -194,4 +194,58 @@ fn an_account_untrusted_is_locked_only_where_there_is_one() {
     let mut plain = greet();
     plain.walls.untrusted = None;
     assert_eq!(check_in(&without, &plain), Ok(()));
+}
+
+#[test]
+fn a_service_is_proposed_exactly_as_its_stanza_and_manifest_have_it() {
+    let beating = |seconds| {
+        Some(ServiceTerms {
+            heartbeat_seconds: seconds,
+        })
+    };
+    // Nobody said that it is one.
+    let why = refused(greet(), |p| p.walls.service = beating(None));
+    assert!(why.contains("another mode or heartbeat"), "{why}");
+
+    let text = CONFIG.replace(
+        "greet: {}",
+        "greet: {container: {mode: service, heartbeat: 1m}}",
+    );
+    let mut service = greet();
+    service.manifest.commands.push(command("serve"));
+    service.walls.service = beating(Some(60));
+    assert_eq!(check_in(&text, &service), Ok(()), "the neighbour");
+    for other in [None, beating(None), beating(Some(61))] {
+        let mut service = service.clone();
+        service.walls.service = other;
+        assert!(check_in(&text, &service).is_err(), "{other:?}");
+    }
+    service.manifest.commands.pop();
+    let why = check_in(&text, &service).unwrap_err();
+    assert!(why.contains("no command serve"), "{why}");
+}
+
+#[test]
+fn what_it_may_keep_is_what_the_configuration_says_or_the_manifest_modestly_asks_for() {
+    let keeping = CONFIG.replace(
+        "greet: {}",
+        "greet: {container: {state: data, state_limit: {bytes: 5GiB}}}",
+    );
+    let mut kept = greet();
+    kept.state = StateKind::Data;
+    let why = check_in(&keeping, &kept).unwrap_err();
+    assert!(why.contains("another state_limit"), "{why}");
+    kept.walls.state_limit.total_bytes = 5 << 30;
+    assert_eq!(check_in(&keeping, &kept), Ok(()));
+    let why = check_in(CONFIG, &kept).unwrap_err();
+    assert!(why.contains("another state_limit"), "{why}");
+
+    let mut greedy = greet();
+    greedy.manifest.container.state_limit.total_bytes = Some(5 << 30);
+    greedy.walls.state_limit.total_bytes = 5 << 30;
+    let why = check_in(CONFIG, &greedy).unwrap_err();
+    assert!(why.contains("more state_limit.bytes"), "{why}");
+    greedy.manifest.container.state_limit.total_bytes = Some(1 << 20);
+    greedy.walls.state_limit.total_bytes = 1 << 20;
+    assert_eq!(check_in(CONFIG, &greedy), Ok(()));
 }

@@ -40,7 +40,7 @@ pub async fn input(db: &mut Connection, job: JobId) -> Result<Option<Input>, sql
     }))
 }
 
-/// The oldest job that is due, of a plugin that is not in `full`, and not one whose twin by dedupe key is running.
+/// The oldest job that is due and does not last, of a plugin that is not in `full`, and not one whose twin by dedupe key is running.
 pub async fn due(
     db: &mut Connection,
     now: Timestamp,
@@ -52,6 +52,7 @@ pub async fn due(
         "SELECT * FROM job
          WHERE status = 'queued' AND (next_retry_at_ms IS NULL OR next_retry_at_ms <= ?)
              AND plugin NOT IN (SELECT value FROM json_each(?))
+             AND job_id NOT IN (SELECT job_id FROM service)
              AND NOT EXISTS (
                  SELECT 1 FROM job AS twin
                  WHERE job.dedupe_key <> '' AND twin.plugin = job.plugin AND twin.command = job.command
@@ -75,12 +76,13 @@ pub async fn next_retry(
     Ok(time(at.fetch_one(db).await?))
 }
 
-/// How many jobs of each plugin run.
+/// How many jobs of each plugin run; services take nobody's place.
 pub async fn running_by_plugin(
     db: &mut Connection,
 ) -> Result<BTreeMap<PluginName, u32>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT plugin, COUNT(*) AS "running: i64" FROM job WHERE status = 'running' GROUP BY plugin"#
+        r#"SELECT plugin, COUNT(*) AS "running: i64" FROM job
+           WHERE status = 'running' AND job_id NOT IN (SELECT job_id FROM service) GROUP BY plugin"#
     );
     let rows = rows.fetch_all(db).await?;
     rows.into_iter()

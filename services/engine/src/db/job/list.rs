@@ -60,17 +60,22 @@ pub async fn newest(
     ))
 }
 
-/// The whole tree that the job belongs to, parents before children.
+/// The whole tree that the job belongs to, parents before children. What came of a service does not belong together: the tree of such a job
+/// begins below it. That of a service holds the first jobs that came of it.
 pub async fn tree_of_job(db: &mut Connection, job: JobId) -> Result<Vec<Job>, sqlx::Error> {
     let job = job.to_string();
+    // Both limits inside: what came of a service is endless, and SQLite queues all children of a row before it counts.
     let rows = sqlx::query_as!(
         Row,
         "WITH RECURSIVE
              ancestor (id) AS (
-                 SELECT ?1 UNION SELECT parent_job_id FROM job JOIN ancestor ON job_id = id WHERE parent_job_id IS NOT NULL),
+                 SELECT ?1 UNION SELECT parent.job_id FROM job JOIN ancestor ON job.job_id = id
+                     JOIN job AS parent ON parent.job_id = job.parent_job_id AND parent.max_attempts <> 0),
              tree (id) AS (
                  SELECT job_id FROM job JOIN ancestor ON job_id = id
-                 UNION SELECT job_id FROM job JOIN tree ON parent_job_id = id)
+                 UNION SELECT job.job_id FROM tree JOIN job ON job.job_id IN (
+                     SELECT child.job_id FROM job AS child WHERE child.parent_job_id = tree.id LIMIT ?2)
+                 LIMIT ?2)
          SELECT job.* FROM job JOIN tree ON job_id = id ORDER BY job_seq LIMIT ?2",
         job,
         MAX_TREE,

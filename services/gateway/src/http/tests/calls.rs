@@ -18,6 +18,7 @@ use crate::view::View;
 struct World {
     stack: TestStack,
     broker: Broker,
+    engine: Engine,
     router: Router,
     _peers: [Served; 2],
 }
@@ -25,10 +26,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let stack = TestStack::new();
-        let broker = Broker::default();
+        let (broker, engine) = (Broker::default(), Engine::default());
         let peers = [
             stack.serve(Service::Broker, broker.routes()),
-            stack.serve(Service::Engine, Engine::routes()),
+            stack.serve(Service::Engine, engine.routes()),
         ];
         let ctx = stack.context(Service::Gateway);
         let state = State::new(
@@ -42,6 +43,7 @@ impl World {
         Self {
             stack,
             broker,
+            engine,
             router,
             _peers: peers,
         }
@@ -91,6 +93,19 @@ async fn a_call_verifies_its_token_once_and_for_what_it_calls() {
 }
 
 #[tokio::test]
+async fn calls_under_one_lock_ask_the_engine_for_its_names_once() {
+    let world = World::new();
+    let call = || world.ask("POST", "/plugin/greet/look", Some("reader"));
+    for _ in 0..3 {
+        assert_eq!(call().await.0, StatusCode::ACCEPTED);
+    }
+    assert_eq!(world.engine.listed(), 1);
+    world.lock("accounts:\n  default: {}\n");
+    assert_eq!(call().await.0, StatusCode::ACCEPTED);
+    assert_eq!(world.engine.listed(), 2);
+}
+
+#[tokio::test]
 async fn names_are_told_to_whoever_has_a_token_only() {
     let world = World::new();
     for path in [
@@ -126,4 +141,38 @@ async fn warnings_are_counted_for_everybody_and_told_with_a_token() {
     let told = health["warnings"].as_array().unwrap();
     assert_eq!(told.len(), 1);
     assert!(told[0].as_str().unwrap().contains("untrusted"), "{told:?}");
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_but_health_is_served_and_the_first_one_opens_at_once() {
+    let world = World::new();
+    world.broker.has_tokens(false);
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "/plugins"),
+        ("GET", "/openapi.json"),
+        ("GET", "/assets/status.css"),
+        ("GET", "/nowhere"),
+        ("POST", "/plugin/greet/look"),
+    ] {
+        let (status, problem) = world.ask(method, path, Some("reader")).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(problem["type"], "/problems/management-only", "{path}");
+        assert_eq!(world.broker.verified(), 0, "{path}");
+    }
+    let (status, health) = world.ask("GET", "/healthz", None).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(health["api_posture"], "management-only");
+    assert!(
+        health["troubles"]
+            .to_string()
+            .contains("bailey token create")
+    );
+    world.broker.has_tokens(true);
+    let (status, _) = world
+        .ask("POST", "/plugin/greet/look", Some("reader"))
+        .await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let (_, health) = world.ask("GET", "/healthz", None).await;
+    assert_eq!(health["api_posture"], "gateway");
 }

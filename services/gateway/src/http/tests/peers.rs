@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use bailey_proto::broker::v1::presence_service_server::{PresenceService, PresenceServiceServer};
 use bailey_proto::broker::v1::token_service_server::{TokenService, TokenServiceServer};
 use bailey_proto::broker::v1::{self as broker};
 use bailey_proto::engine::v1::intake_service_server::{IntakeService, IntakeServiceServer};
+use bailey_proto::engine::v1::plugin_service_server::{PluginService, PluginServiceServer};
 use bailey_proto::engine::v1::query_service_server::{QueryService, QueryServiceServer};
 use bailey_proto::engine::v1::{self as engine};
 use bailey_proto::trust::v1::Signed;
@@ -15,14 +16,18 @@ use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-/// Tokens, and how often one was verified.
+/// Tokens, and how often one was verified; and whether there are any.
 #[derive(Clone, Default)]
-pub(super) struct Broker(Arc<AtomicUsize>);
+pub(super) struct Broker(Arc<AtomicUsize>, Arc<AtomicBool>);
 
 impl Broker {
     pub(super) fn routes(&self) -> Routes {
         Routes::new(TokenServiceServer::new(self.clone()))
             .add_service(PresenceServiceServer::new(self.clone()))
+    }
+
+    pub(super) fn has_tokens(&self, has: bool) {
+        self.1.store(!has, Ordering::SeqCst);
     }
 
     pub(super) fn verified(&self) -> usize {
@@ -61,24 +66,36 @@ impl PresenceService for Broker {
         &self,
         _: Request<broker::BeatRequest>,
     ) -> Result<Response<broker::BeatResponse>, Status> {
-        Ok(Response::new(broker::BeatResponse {}))
+        Ok(Response::new(broker::BeatResponse::default()))
     }
 
     async fn roll(
         &self,
         _: Request<broker::RollRequest>,
     ) -> Result<Response<broker::RollResponse>, Status> {
-        Ok(Response::new(broker::RollResponse::default()))
+        let none = self.1.load(Ordering::SeqCst);
+        let posture = if none { "management-only" } else { "gateway" };
+        Ok(Response::new(broker::RollResponse {
+            posture: posture.into(),
+            ..broker::RollResponse::default()
+        }))
     }
 }
 
 /// `greet`, which reads with `look` and writes with `greet`.
-#[derive(Clone, Copy)]
-pub(super) struct Engine;
+#[derive(Clone, Default)]
+pub(super) struct Engine(Arc<AtomicU32>);
 
 impl Engine {
-    pub(super) fn routes() -> Routes {
-        Routes::new(QueryServiceServer::new(Self)).add_service(IntakeServiceServer::new(Self))
+    pub(super) fn routes(&self) -> Routes {
+        Routes::new(QueryServiceServer::new(self.clone()))
+            .add_service(IntakeServiceServer::new(self.clone()))
+            .add_service(PluginServiceServer::new(self.clone()))
+    }
+
+    /// How often it was asked for its catalogue.
+    pub(super) fn listed(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -106,6 +123,30 @@ impl IntakeService for Engine {
     }
 }
 
+#[tonic::async_trait]
+impl PluginService for Engine {
+    async fn clear_plugin(
+        &self,
+        _: Request<engine::ClearPluginRequest>,
+    ) -> Result<Response<engine::ClearPluginResponse>, Status> {
+        nobody_asks()
+    }
+
+    async fn restart_plugin(
+        &self,
+        request: Request<engine::RestartPluginRequest>,
+    ) -> Result<Response<engine::RestartPluginResponse>, Status> {
+        let engine::RestartPluginRequest { plugin, principal } = request.into_inner();
+        if plugin != "greet" {
+            return Err(Status::not_found(format!("{plugin} is not a service")));
+        }
+        // So that the test sees for whom it was asked.
+        Ok(Response::new(engine::RestartPluginResponse {
+            job_id: principal,
+        }))
+    }
+}
+
 type Subscribed = Result<engine::SubscribeResponse, Status>;
 
 #[tonic::async_trait]
@@ -116,6 +157,7 @@ impl QueryService for Engine {
         &self,
         _: Request<engine::CatalogueRequest>,
     ) -> Result<Response<engine::CatalogueResponse>, Status> {
+        self.0.fetch_add(1, Ordering::SeqCst);
         let command =
             |name: &str, access: &str| json!({ "name": name, "type": access, "description": "" });
         let catalogue = json!({ "plugins": [{
@@ -123,6 +165,7 @@ impl QueryService for Engine {
             "version": "1",
             "description": "",
             "commands": [command("look", "read"), command("greet", "write")],
+            "service": {"state": "waiting", "restarts": 2, "detail": "said the plugin"},
         }] });
         Ok(Response::new(engine::CatalogueResponse {
             catalogue_json: catalogue.to_string(),

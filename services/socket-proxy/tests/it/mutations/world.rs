@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bailey_cell::{Cell, Holder, Probe, Seat, Spec, create_body, name};
+use bailey_cell::{Cell, Entry, Holder, Look, Pace, Probe, Seat, Spec, create_body, name};
 use bailey_service::{Context, Readiness};
 use bailey_test::TestStack;
-use bailey_trust::{Lock, LockedPlugin};
+use bailey_trust::{Lock, LockedPlugin, StateKind};
 use bailey_types::{AttemptNumber, ImageId, JobId, Serial, Service, Sha256, StackId, Timestamp};
 use serde_json::Value;
 use socket_proxy::audit::Record;
@@ -47,7 +47,10 @@ pub struct World {
 
 impl World {
     /// A proxy that has answered every valid request once; what it then asked its engine is what may be asked again.
-    pub fn new(locked: LockedPlugin) -> Self {
+    pub fn new(mut locked: LockedPlugin) -> Self {
+        // So that there is something to measure; on a base of ours, which has the folder.
+        locked.proposed.state = StateKind::Data;
+        locked.proposed.base = Some(IMAGE);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -253,6 +256,7 @@ fn say(line: &str) -> (&'static str, String) {
         "/containers/json" => ("200 OK", listed()),
         "/images/json" => ("200 OK", "[]".into()),
         "/volumes" => ("200 OK", r#"{"Volumes":null}"#.into()),
+        volume if volume.starts_with("/volumes/") => ("200 OK", "{}".into()),
         "/events" => ("200 OK", String::new()),
         image if image.starts_with("/images/") => {
             ("200 OK", format!(r#"{{"Id":"{IMAGE}","Config":null}}"#))
@@ -297,9 +301,29 @@ fn valid_requests(stack: &StackId, lock: &Lock) -> Vec<Vec<u8>> {
         stack,
         image: &IMAGE,
         job,
-        paths: None,
+        look: Look::Walls,
     });
-    let mut requests: Vec<Vec<u8>> = [cell, holder, probe].map(|spec| create(&spec)).into();
+    let measure = |pace| {
+        let entry = Entry {
+            serial: lock.serial,
+            plugin,
+            locked,
+        };
+        Spec::Probe(Probe {
+            stack,
+            image: &IMAGE,
+            job,
+            look: Look::State(entry, pace),
+        })
+    };
+    let specs = [
+        cell,
+        holder,
+        probe,
+        measure(Pace::Once),
+        measure(Pace::Watching),
+    ];
+    let mut requests: Vec<Vec<u8>> = specs.map(|spec| create(&spec)).into();
     let plain = |line: String| {
         format!("{line} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n\r\n").into_bytes()
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bailey_cell::launch::{Control, Envelope};
+use bailey_cell::launch::{Control, Envelope, Returned};
 use bailey_trust::{Decision, DecisionOrigin, Ticket, sign};
 use bailey_types::{AttemptNumber, Clock, DecisionId, JobId, OriginId, Service, Sha256, TicketId};
 use bollard::Docker;
@@ -103,6 +103,7 @@ pub struct WaitingCell {
 #[derive(Debug, Default)]
 pub struct Output {
     pub control: Option<Control>,
+    pub returned: Vec<Returned>,
     pub out: Vec<u8>,
     pub err: Vec<u8>,
 }
@@ -145,9 +146,13 @@ impl WaitingCell {
         let mut output = Output::default();
         while let Some(frame) = self.attached.output.next().await {
             match frame.unwrap() {
-                LogOutput::StdIn { message } => {
-                    output.control = Some(Control::from_json(&message).unwrap());
-                }
+                LogOutput::StdIn { message } => match Control::from_json(&message).unwrap() {
+                    Control::Returned(returned) => output.returned.push(returned),
+                    control
+                    @ (Control::Granted(_) | Control::Launched(_) | Control::Refused(_)) => {
+                        output.control = Some(control);
+                    }
+                },
                 LogOutput::StdOut { message } => output.out.extend_from_slice(&message),
                 LogOutput::StdErr { message } => output.err.extend_from_slice(&message),
                 LogOutput::Console { message } => panic!("not a frame: {message:?}"),

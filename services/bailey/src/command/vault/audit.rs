@@ -1,0 +1,191 @@
+//! `bailey vault audit`: what the audit log has about the vault.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bailey_audit_log::{Entry, Leaf, select_dir};
+use bailey_trust::TrustFile;
+use bailey_types::Clock;
+use serde_json::{Value, json};
+
+use crate::cli::vault::AuditArgs;
+use crate::home::Home;
+use crate::output::{Done, Out, plain};
+
+/// What the broker calls such entries.
+const KINDS: [&str; 7] = [
+    "vault.",
+    "secret.",
+    "principal.",
+    "token.",
+    "ticket.",
+    "manage.",
+    "hmac.",
+];
+/// What socket-proxy calls a secret that a plugin printed.
+const RETURNED: &str = "secret.returned";
+/// How old co-signatures may be. To read what happened is right even if the stack stood still for long; `audit verify` is for the rest.
+const ANY_AGE: Duration = Duration::from_hours(24 * 36_500);
+
+pub(super) fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow::Result<Done> {
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("/audit/log"));
+    let trust = TrustFile::read(&args.trust.clone().unwrap_or_else(|| home.trust_file()))?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let now = Clock::system().now();
+    let entries = select_dir(&dir, &trust, now, ANY_AGE, limit, is_about_the_vault)?;
+    if home.json() {
+        let entries = entries.iter().map(|entry| {
+            json!({ "seq": entry.seq, "at": entry.at.to_rfc3339(), "kind": entry.kind, "fields": entry.fields })
+        });
+        out.json(&entries.collect::<Vec<_>>())?;
+        return Ok(Done::Well);
+    }
+    let rows = entries.iter().map(|entry| {
+        [
+            entry.at.to_rfc3339(),
+            entry.kind.clone(),
+            subject(entry),
+            detail(entry),
+        ]
+    });
+    out.table(["WHEN", "WHAT", "WHOSE", ""], &rows.collect::<Vec<_>>());
+    Ok(Done::Well)
+}
+
+/// Whether the broker wrote it, and it says more than that a plugin ran without secrets; or socket-proxy, that a secret came back.
+fn is_about_the_vault(leaf: &Leaf<'_>) -> bool {
+    if leaf.actor == "socket-proxy" {
+        return leaf.kind == RETURNED;
+    }
+    if leaf.actor != "broker" || !KINDS.iter().any(|kind| leaf.kind.starts_with(kind)) {
+        return false;
+    }
+    leaf.kind != "ticket.made" || {
+        let fields: Value = serde_json::from_str(leaf.fields.get()).unwrap_or_default();
+        let names = ["secrets", "secret_revoked", "fingerprint_mismatch"];
+        let some = |name: &&str| {
+            let held = fields.get(*name).and_then(Value::as_array);
+            held.is_some_and(|held| !held.is_empty())
+        };
+        names.iter().any(some)
+    }
+}
+
+fn subject(entry: &Entry) -> String {
+    let keys = ["secret", "principal", "token", "plugin", "method"];
+    let named = keys.iter().find_map(|key| entry.fields.get(*key)?.as_str());
+    plain(named.unwrap_or_default())
+}
+
+/// The fields that people ask for. All of them are in the JSON.
+fn detail(entry: &Entry) -> String {
+    let told = [
+        "reason",
+        "operation",
+        "outcome",
+        "plugin",
+        "principal",
+        "secrets",
+        "recipient",
+        "recipients",
+        "secret_revoked",
+        "fingerprint_mismatch",
+        "granted_to",
+        "rolled",
+        "skipped",
+        "kind",
+        "scopes",
+        "roll_count",
+        "job",
+        "count",
+    ];
+    let subject = subject(entry);
+    let one = |name: &&str| {
+        let text = match entry.fields.get(*name)? {
+            Value::Null => return None,
+            Value::String(text) if *text == subject => return None,
+            Value::String(text) => text.clone(),
+            Value::Array(items) if items.is_empty() => return None,
+            Value::Array(items) => {
+                let items = items.iter().map(|item| item.as_str().unwrap_or_default());
+                items.collect::<Vec<_>>().join(",")
+            }
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
+        };
+        Some(format!("{name}={text}"))
+    };
+    plain(&told.iter().filter_map(one).collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn wanted(actor: &str, kind: &str, fields: &str) -> bool {
+        let fields = RawValue::from_string(fields.to_owned()).unwrap();
+        is_about_the_vault(&Leaf {
+            v: 1,
+            seq: 0,
+            at: bailey_types::Timestamp(0),
+            actor: actor.to_owned(),
+            kind: kind.to_owned(),
+            fields: &fields,
+            salt: String::new(),
+        })
+    }
+
+    #[test]
+    fn the_brokers_own_entries_are_shown_and_tickets_that_delivered_or_withheld_something() {
+        assert!(wanted("broker", "secret.set", "{}"));
+        assert!(wanted("broker", "ticket.refused", "{}"));
+        assert!(wanted("broker", "ticket.made", r#"{"secrets":["a"]}"#));
+        assert!(wanted(
+            "broker",
+            "ticket.made",
+            r#"{"secrets":[],"secret_revoked":["a"]}"#
+        ));
+        assert!(!wanted("broker", "ticket.made", r#"{"secrets":[]}"#));
+        assert!(!wanted("broker", "lock.signed", "{}"));
+        assert!(!wanted("policy", "secret.set", "{}"));
+        assert!(wanted("broker", "hmac.signed", "{}"));
+        assert!(wanted("socket-proxy", "secret.returned", "{}"));
+        assert!(!wanted("socket-proxy", "secret.set", "{}"));
+    }
+
+    #[test]
+    fn who_can_open_a_vault_or_a_copy_is_shown() {
+        let shown = |fields: Value| {
+            detail(&Entry {
+                seq: 7,
+                at: bailey_types::Timestamp(0),
+                kind: "vault.exported".into(),
+                fields,
+            })
+        };
+        let (one, two) = (
+            json!({ "recipient": "age1a" }),
+            json!({ "recipients": ["age1a", "age1b"] }),
+        );
+        assert_eq!(shown(one), "recipient=age1a");
+        assert_eq!(shown(two), "recipients=age1a,age1b");
+    }
+
+    #[test]
+    fn a_row_names_whose_it_is_once() {
+        let entry = Entry {
+            seq: 7,
+            at: bailey_types::Timestamp(0),
+            kind: "ticket.refused".into(),
+            fields: json!({ "plugin": "greet", "principal": "greet", "reason": "secret_revoked", "container": "0123" }),
+        };
+        assert_eq!(
+            (subject(&entry), detail(&entry)),
+            ("greet".into(), "reason=secret_revoked".into())
+        );
+    }
+}

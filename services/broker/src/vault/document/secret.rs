@@ -1,0 +1,195 @@
+//! The rules for secrets: `set` makes one or changes what is known of it, only `roll` changes a value, and revoked is for ever.
+
+use std::collections::BTreeSet;
+
+use bailey_types::{PrincipalName, SecretName, Timestamp};
+
+use super::{Document, Pattern, Recipe, Secret, Status, room};
+use crate::vault::refused::Refused;
+use crate::vault::value::Value;
+
+/// A secret, or a change of one, as asked for.
+#[derive(Debug)]
+pub struct SetSecret {
+    /// Which.
+    pub name: SecretName,
+    /// Only for a new one, and only if the operator makes its values.
+    pub value: Option<Value>,
+    /// Who may have it: nobody but these. `None`: nobody if it is new, else as it is.
+    pub grants: Option<BTreeSet<PrincipalName>>,
+    /// `None`: manual if it is new, else as it is.
+    pub pattern: Option<Pattern>,
+    /// `None`: the default if it is new, else as it is.
+    pub recipe: Option<Recipe>,
+    /// Empty: as it is.
+    pub description: String,
+}
+
+/// What `set` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetOutcome {
+    /// The secret is new.
+    Set,
+    /// The secret was there; what is known of it is as asked, its value as it was.
+    Changed,
+}
+
+/// What became of one secret of an import.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Which.
+    pub name: SecretName,
+    /// Why it was left out, if it was.
+    pub skipped: Option<Refused>,
+}
+
+impl Document {
+    /// Makes a secret, or changes what is known of one.
+    pub fn set_secret(&mut self, asked: SetSecret, now: Timestamp) -> Result<SetOutcome, Refused> {
+        not_reserved(&asked.name)?;
+        if asked.description.len() > Self::DESCRIPTION_LIMIT_BYTES {
+            return Err(Refused::DescriptionTooLong);
+        }
+        self.check_grants(asked.grants.as_ref())?;
+        if let Some(secret) = self.secrets.get_mut(&asked.name) {
+            secret.change(asked, now)?;
+            return Ok(SetOutcome::Changed);
+        }
+        room("secrets", self.secrets.len())?;
+        let name = asked.name.clone();
+        self.secrets.insert(name, Secret::new(asked, now)?);
+        Ok(SetOutcome::Set)
+    }
+
+    /// Replaces a secret's value: by the given one if the operator makes them, by a new one if the broker does. Answers how often it was.
+    pub fn roll(
+        &mut self,
+        name: &SecretName,
+        value: Option<Value>,
+        now: Timestamp,
+    ) -> Result<u32, Refused> {
+        let secret = self.active(name)?;
+        let value = match (secret.pattern, value) {
+            (Pattern::Auto, None) => secret.recipe.make(),
+            (Pattern::Auto, Some(_)) => return Err(Refused::ValueNotWanted(name.clone())),
+            (Pattern::Manual, value) => given(value)?,
+        };
+        secret.replace(value, now);
+        Ok(secret.roll_count)
+    }
+
+    /// Revokes a secret for ever and forgets its value. `false`: it was revoked already.
+    pub fn revoke(&mut self, name: &SecretName, now: Timestamp) -> Result<bool, Refused> {
+        not_reserved(name)?;
+        let secret = self.secrets.get_mut(name);
+        let secret = secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))?;
+        if secret.status == Status::Revoked {
+            return Ok(false);
+        }
+        secret.status = Status::Revoked;
+        secret.value = Value::default();
+        secret.revoked_at = Some(now);
+        secret.updated_at = now;
+        Ok(true)
+    }
+
+    /// Makes every secret that can be made, and says of the others why not. One that is there already is left as it is.
+    pub fn import(&mut self, asked: Vec<SetSecret>, now: Timestamp) -> Vec<Imported> {
+        let one = |asked: SetSecret| {
+            let name = asked.name.clone();
+            let known = self.secrets.get(&name).map(|secret| secret.status);
+            let skipped = match known {
+                Some(Status::Revoked) => Some(Refused::SecretRevoked(name.clone())),
+                Some(Status::Active) => Some(Refused::ValueExists(name.clone())),
+                None => self.set_secret(asked, now).err(),
+            };
+            Imported { name, skipped }
+        };
+        asked.into_iter().map(one).collect()
+    }
+
+    fn active(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {
+        not_reserved(name)?;
+        let secret = self.secrets.get_mut(name);
+        let secret = secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))?;
+        match secret.status {
+            Status::Active => Ok(secret),
+            Status::Revoked => Err(Refused::SecretRevoked(name.clone())),
+        }
+    }
+
+    fn check_grants(&self, grants: Option<&BTreeSet<PrincipalName>>) -> Result<(), Refused> {
+        let unknown = grants
+            .into_iter()
+            .flatten()
+            .find(|name| !self.principals.contains_key(*name));
+        unknown.map_or(Ok(()), |name| Err(Refused::NoSuchPrincipal(name.clone())))
+    }
+}
+
+impl Secret {
+    fn new(asked: SetSecret, now: Timestamp) -> Result<Self, Refused> {
+        let pattern = asked.pattern.unwrap_or(Pattern::Manual);
+        let recipe = asked.recipe.unwrap_or_default();
+        let value = match (pattern, asked.value) {
+            (Pattern::Auto, None) => recipe.make(),
+            (Pattern::Auto, Some(_)) => return Err(Refused::ValueNotWanted(asked.name)),
+            (Pattern::Manual, value) => given(value)?,
+        };
+        Ok(Self {
+            value,
+            authorized_principals: asked.grants.unwrap_or_default(),
+            status: Status::Active,
+            pattern,
+            recipe,
+            roll_count: 0,
+            created_at: now,
+            updated_at: now,
+            revoked_at: None,
+            description: asked.description,
+        })
+    }
+
+    fn change(&mut self, asked: SetSecret, now: Timestamp) -> Result<(), Refused> {
+        if self.status == Status::Revoked {
+            return Err(Refused::SecretRevoked(asked.name));
+        }
+        if asked.value.is_some() {
+            // Even the same value: whether a guess is right is nothing that `set` tells.
+            return Err(Refused::ValueExists(asked.name));
+        }
+        let before = self.clone();
+        if let Some(grants) = asked.grants {
+            self.authorized_principals = grants;
+        }
+        self.pattern = asked.pattern.unwrap_or(self.pattern);
+        self.recipe = asked.recipe.unwrap_or(self.recipe);
+        if !asked.description.is_empty() {
+            self.description = asked.description;
+        }
+        // The time moves only if something does, so that a repeated command writes nothing.
+        if *self != before {
+            self.updated_at = now;
+        }
+        Ok(())
+    }
+
+    /// A new value. Whoever calls this has seen that the secret is active.
+    pub(super) fn replace(&mut self, value: Value, now: Timestamp) {
+        self.value = value;
+        self.roll_count = self.roll_count.saturating_add(1);
+        self.updated_at = now;
+    }
+}
+
+fn given(value: Option<Value>) -> Result<Value, Refused> {
+    let value = value.filter(|value| !value.expose().is_empty());
+    value.ok_or(Refused::NoValue)
+}
+
+fn not_reserved(name: &SecretName) -> Result<(), Refused> {
+    if name.as_str() == Document::ADMIN_TOKEN {
+        return Err(Refused::Reserved(name.to_string()));
+    }
+    Ok(())
+}

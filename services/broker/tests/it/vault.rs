@@ -1,0 +1,289 @@
+//! The vault's verbs over the management socket, what they leave in the audit log, and what they mean to those on the mesh.
+
+use bailey_proto::broker::v1::epoch_service_client::EpochServiceClient;
+use bailey_proto::broker::v1::presence_service_client::PresenceServiceClient;
+use bailey_proto::broker::v1::token_service_client::TokenServiceClient;
+use bailey_proto::broker::v1::verify_token_request::Asked;
+use bailey_proto::broker::v1::{EpochRequest, ReadAsked, RollRequest, VerifyTokenRequest};
+use bailey_proto::management::v1::{
+    ImportSecretsRequest, ImportedPrincipal, ImportedSecret, ListRequest, PurgePrincipalRequest,
+    Recipe, RegisterPrincipalRequest, RevokePrincipalRequest, RevokeSecretRequest,
+    RevokeTokenRequest, RollPrincipalRequest, RollSecretRequest, SecretEntry, SetSecretRequest,
+};
+use bailey_types::Service;
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::harness::{Broker, logged};
+
+fn set(name: &str, value: &str, grant_to: &[&str]) -> SetSecretRequest {
+    SetSecretRequest {
+        name: name.into(),
+        value: value.as_bytes().to_vec().into(),
+        grant_to: grant_to.iter().map(ToString::to_string).collect(),
+        ..SetSecretRequest::default()
+    }
+}
+
+fn generated(name: &str, grant_to: &[&str]) -> SetSecretRequest {
+    SetSecretRequest {
+        pattern: "auto".into(),
+        recipe: Some(Recipe {
+            length: 20,
+            alphabet: "hex".into(),
+        }),
+        ..set(name, "", grant_to)
+    }
+}
+
+fn roll(name: &str, value: &str) -> RollSecretRequest {
+    RollSecretRequest {
+        name: name.into(),
+        value: value.as_bytes().to_vec().into(),
+    }
+}
+
+async fn entry(broker: &Broker, admin: &str, name: &str) -> SecretEntry {
+    let listed = broker.vault(admin).await.list(ListRequest {}).await;
+    let mut secrets = listed.unwrap().into_inner().secrets.into_iter();
+    secrets.find(|secret| secret.name == name).unwrap()
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, why: &str) {
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), code, "{status}");
+    assert!(status.message().contains(why), "{status}");
+}
+
+#[tokio::test]
+async fn the_life_of_a_secret_is_listed_and_recorded_by_name_alone() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let (first, second) = ("canary-first-41", "canary-second-42");
+    broker.grant_demo_key(&admin, first).await;
+    let mut vault = broker.vault(&admin).await;
+
+    let rolled = vault.roll_secret(roll("demo_key", second)).await.unwrap();
+    let rolled = rolled.into_inner();
+    assert_eq!((rolled.outcome.as_str(), rolled.roll_count), ("rolled", 1));
+    assert_eq!(
+        broker.audit.entry("secret.rolled").await["secret"],
+        "demo_key"
+    );
+    let unwanted = vault.roll_secret(roll("demo_key", "")).await;
+    refused(unwanted, Code::InvalidArgument, "needs a value");
+    let entry_of = entry(&broker, &admin, "demo_key").await;
+    assert_eq!(
+        (entry_of.roll_count, entry_of.pattern.as_str()),
+        (1, "manual")
+    );
+
+    let name = || "demo_key".to_owned();
+    let revoked = vault
+        .revoke_secret(RevokeSecretRequest { name: name() })
+        .await;
+    assert_eq!(revoked.unwrap().into_inner().outcome, "revoked");
+    assert_eq!(
+        broker.audit.entry("secret.revoked").await["secret"],
+        "demo_key"
+    );
+    let late = vault.roll_secret(roll("demo_key", "x")).await;
+    refused(late, Code::FailedPrecondition, "cannot be used again");
+    let denied = broker.audit.entry("vault.refused").await;
+    assert_eq!(
+        (&denied["operation"], &denied["secret"]),
+        (&json!("roll"), &json!("demo_key"))
+    );
+    let entry_of = entry(&broker, &admin, "demo_key").await;
+    assert!(entry_of.status == "revoked" && entry_of.revoked_at_ms > 0);
+
+    let audit: String = broker.audit.all().iter().map(ToString::to_string).collect();
+    for value in [first, second] {
+        assert!(!audit.contains(value) && !logged().contains(value));
+    }
+}
+
+#[tokio::test]
+async fn the_broker_makes_values_and_rolls_all_of_a_principal() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.grant_demo_key(&admin, "hunter2").await;
+    let mut vault = broker.vault(&admin).await;
+    vault
+        .set_secret(generated("made", &["greet"]))
+        .await
+        .unwrap();
+    let with_value = SetSecretRequest {
+        value: b"mine".to_vec().into(),
+        ..generated("other", &[])
+    };
+    refused(
+        vault.set_secret(with_value).await,
+        Code::InvalidArgument,
+        "made by the broker",
+    );
+    let short = SetSecretRequest {
+        recipe: Some(Recipe {
+            length: 7,
+            alphabet: "hex".into(),
+        }),
+        ..generated("other", &[])
+    };
+    refused(
+        vault.set_secret(short).await,
+        Code::InvalidArgument,
+        "8 to 1024",
+    );
+    assert_eq!(
+        entry(&broker, &admin, "made").await.recipe.unwrap().length,
+        20
+    );
+
+    let name = || "greet".to_owned();
+    let rolled = vault
+        .roll_principal(RollPrincipalRequest { name: name() })
+        .await;
+    let rolled = rolled.unwrap().into_inner();
+    assert_eq!(rolled.rolled, ["made"]);
+    assert_eq!(rolled.skipped, ["demo_key"]);
+    let recorded = broker.audit.entry("principal.rolled").await;
+    assert_eq!(recorded["skipped"], json!(["demo_key"]));
+    assert_eq!(entry(&broker, &admin, "made").await.roll_count, 1);
+
+    let revoked = vault
+        .revoke_principal(RevokePrincipalRequest { name: name() })
+        .await;
+    assert_eq!(revoked.unwrap().into_inner().outcome, "principal_revoked");
+    let again = RegisterPrincipalRequest {
+        name: name(),
+        kind: "plugin".into(),
+    };
+    let registered = vault.register_principal(again.clone()).await;
+    refused(registered, Code::AlreadyExists, "revoked");
+    let purged = vault
+        .purge_principal(PurgePrincipalRequest { name: name() })
+        .await;
+    let purged = purged.unwrap().into_inner();
+    assert_eq!(purged.outcome, "principal_purged");
+    assert_eq!(purged.stripped, ["demo_key", "made"]);
+    assert!(entry(&broker, &admin, "made").await.granted_to.is_empty());
+    let registered = vault.register_principal(again).await.unwrap().into_inner();
+    assert_eq!(registered.outcome, "principal_registered");
+    for kind in ["principal.revoked", "principal.purged"] {
+        assert_eq!(broker.audit.entry(kind).await["principal"], "greet");
+    }
+}
+
+fn import(apply: bool) -> ImportSecretsRequest {
+    let secret = |name: &str, value: &str, grant_to: &str| ImportedSecret {
+        name: name.into(),
+        value: value.as_bytes().to_vec().into(),
+        grant_to: vec![grant_to.into()],
+        description: "from elsewhere".into(),
+    };
+    ImportSecretsRequest {
+        secrets: vec![
+            secret("demo_key", "canary-other", "greet"),
+            secret("fresh", "canary-fresh", "fetch"),
+            secret("orphan", "canary-orphan", "nobody"),
+        ],
+        principals: vec![ImportedPrincipal {
+            name: "fetch".into(),
+            kind: "plugin".into(),
+        }],
+        apply,
+    }
+}
+
+#[tokio::test]
+async fn an_import_is_previewed_and_then_does_what_it_said() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.grant_demo_key(&admin, "hunter2").await;
+    broker.lock_greet(&admin).await;
+    let mut vault = broker.vault(&admin).await;
+    let preview = vault
+        .import_secrets(import(false))
+        .await
+        .unwrap()
+        .into_inner();
+    let listed = vault.list(ListRequest {}).await.unwrap().into_inner();
+    assert_eq!((listed.secrets.len(), listed.principals.len()), (1, 2));
+
+    let done = vault
+        .import_secrets(import(true))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(done, preview);
+    let skipped: Vec<_> = done
+        .secrets
+        .iter()
+        .map(|secret| secret.skipped.as_str())
+        .collect();
+    assert!(skipped[0].contains("changed by `roll`"), "{skipped:?}");
+    assert_eq!(skipped[1], "");
+    assert!(skipped[2].contains("not registered"), "{skipped:?}");
+    assert_eq!(done.registered, ["fetch"]);
+    assert_eq!(done.missing, Vec::<String>::new());
+    assert_eq!(entry(&broker, &admin, "fresh").await.granted_to, ["fetch"]);
+    assert!(
+        broker
+            .audit
+            .all()
+            .iter()
+            .any(|entry| entry.to_string().contains("imported"))
+    );
+    assert!(!logged().contains("canary-fresh"));
+}
+
+fn verify(token: &str) -> VerifyTokenRequest {
+    VerifyTokenRequest {
+        token: token.into(),
+        any_of_scopes: Vec::new(),
+        asked: Some(Asked::Read(ReadAsked {})),
+    }
+}
+
+#[tokio::test]
+async fn the_first_token_opens_the_gateway_and_the_last_one_closes_it() {
+    let broker = Broker::start().await;
+    let channel = |service| broker.mesh(service).channel(Service::Broker);
+    let mut roll = PresenceServiceClient::new(channel(Service::Gateway));
+    let mut epochs = EpochServiceClient::new(channel(Service::Policy));
+    let mut tokens = TokenServiceClient::new(channel(Service::Gateway));
+    macro_rules! posture {
+        () => {{
+            let roll = roll.roll(RollRequest {}).await.unwrap().into_inner();
+            let epoch = epochs.epoch(EpochRequest {}).await.unwrap().into_inner();
+            assert!(!epoch.epoch.is_empty());
+            (roll.posture, epoch.hold.is_empty())
+        }};
+    }
+    assert_eq!(posture!(), ("management-only".to_owned(), false));
+    let admin = broker.init().await;
+    assert_eq!(posture!(), ("management-only".to_owned(), false));
+    let first = broker.create_token(&admin, "first", &["*"]).await;
+    let second = broker.create_token(&admin, "second", &["*"]).await;
+    assert_eq!(posture!(), ("gateway".to_owned(), true));
+
+    let mut vault = broker.vault(&admin).await;
+    let named = |name: &str| RevokeTokenRequest { name: name.into() };
+    assert!(tokens.verify_token(verify(&first)).await.is_ok());
+    vault.revoke_token(named("first")).await.unwrap();
+    refused(
+        tokens.verify_token(verify(&first)).await,
+        Code::Unauthenticated,
+        "not known",
+    );
+    assert!(tokens.verify_token(verify(&second)).await.is_ok());
+    refused(
+        vault.revoke_token(named("first")).await,
+        Code::NotFound,
+        "no token first",
+    );
+    assert_eq!(broker.audit.entry("token.revoked").await["token"], "first");
+    assert_eq!(posture!(), ("gateway".to_owned(), true));
+    vault.revoke_token(named("second")).await.unwrap();
+    assert_eq!(posture!(), ("management-only".to_owned(), false));
+}

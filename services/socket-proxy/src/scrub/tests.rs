@@ -1,0 +1,377 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+fn scrubber(secrets: &[(&str, &str)]) -> Scrubber {
+    let named = |(name, value): &(&str, &str)| (name.parse().unwrap(), (*value).to_owned());
+    let secrets: Vec<(SecretName, String)> = secrets.iter().map(named).collect();
+    let pairs = secrets.iter().map(|(name, value)| (name, value.as_str()));
+    Scrubber::new(Patterns::new(pairs))
+}
+
+fn scrub_bytes(secrets: &[(&str, &str)], pieces: &[&[u8]]) -> Vec<u8> {
+    let mut scrubber = scrubber(secrets);
+    let mut clean: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| scrubber.push(piece))
+        .collect();
+    clean.extend(scrubber.finish());
+    clean
+}
+
+fn scrub(secrets: &[(&str, &str)], pieces: &[&[u8]]) -> String {
+    String::from_utf8(scrub_bytes(secrets, pieces)).unwrap()
+}
+
+/// `text` in pieces.
+fn cut<'a>(text: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
+    let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+    places.sort_unstable();
+    places.push(text.len());
+    let from = std::iter::once(0).chain(places.clone());
+    from.zip(places).map(|(from, to)| &text[from..to]).collect()
+}
+
+#[test]
+fn a_secret_is_replaced_by_its_name() {
+    let secrets = [("token", "hunter2!")];
+    assert_eq!(scrub(&secrets, &[b"a hunter2! b"]), "a [secret:token] b");
+    assert_eq!(
+        scrub(&secrets, &[b"hunter2!hunter2!"]),
+        "[secret:token][secret:token]"
+    );
+}
+
+#[test]
+fn a_secret_cut_by_reads_is_replaced_too() {
+    let secrets = [("token", "hunter2!")];
+    assert_eq!(
+        scrub(&secrets, &[b"a hun", b"ter", b"2! b"]),
+        "a [secret:token] b"
+    );
+    assert_eq!(scrub(&secrets, &[b"a hun", b"ger"]), "a hunger");
+    assert_eq!(scrub(&secrets, &[b"hhhunter2", b"!"]), "hh[secret:token]");
+    assert_eq!(scrub(&secrets, &[b"hunter"]), "hunter");
+}
+
+fn each(value: &str, spell: impl Fn(u8) -> String) -> String {
+    let bytes: Vec<_> = value.bytes().map(spell).collect();
+    bytes.concat()
+}
+
+#[test]
+fn every_known_spelling_is_found() {
+    let value = "p w/\u{f6}+\"\\%7\u{1f600}";
+    let spelled = [
+        value.to_owned(),
+        r#"p w/ö+\"\\%7😀"#.into(),
+        // Python's json, PHP's, .NET's, Go's.
+        r#"p w/\u00f6+\"\\%7\ud83d\ude00"#.into(),
+        r#"p w\/\u00F6+\"\\%7\uD83D\uDE00"#.into(),
+        r"p w/\u00F6\u002B\u0022\\%7\uD83D\uDE00".into(),
+        // JSON within JSON.
+        r#"p w/\\u00f6+\\\"\\\\%7\\ud83d\\ude00"#.into(),
+        // Python's repr of text and of bytes, and what a shell quotes.
+        r#"p w/ö+"\\%7\U0001f600"#.into(),
+        r#"p w/\xc3\xb6+"\\%7\xf0\x9f\x98\x80"#.into(),
+        r#"p\ w/ö\+\"\\%7😀"#.into(),
+        // Percent signs: all, only where needed, a form's.
+        each(value, |byte| format!("%{byte:02X}")),
+        each(value, |byte| format!("%{byte:02x}")),
+        "p%20w%2F%C3%B6%2B%22%5C%257%F0%9F%98%80".into(),
+        "p+w%2f%c3%b6%2b%22%5c%257%f0%9f%98%80".into(),
+        "p w/%C3%B6+%22%5C%257%F0%9F%98%80".into(),
+        hex::encode(value),
+        hex::encode_upper(value),
+        each(value, |byte| format!(":{byte:02x}"))[1..].to_owned(),
+        each(value, |byte| format!("\\x{byte:02x}")),
+        hex::encode(value).replace("c3b6", "c3b6\n    "),
+    ];
+    for text in spelled {
+        let around = format!("{{\"x\": <{text}>}}");
+        let clean = scrub(&[("pw", value)], &[around.as_bytes()]);
+        assert_eq!(clean, "{\"x\": <[secret:pw]>}", "{text}");
+    }
+}
+
+#[test]
+fn base64_is_found_however_it_is_wrapped() {
+    let value = "correct>>horse??battery>>staple";
+    let encoded = STANDARD.encode(value);
+    let wrapped = [
+        encoded.clone(),
+        URL_SAFE_NO_PAD.encode(value),
+        encoded.replace('/', r"\/").replace('+', r"\u002b"),
+        encoded.replace('/', "%2F").replace('+', "%2b"),
+        encoded.split_at(10).0.to_owned() + "\r\n    " + encoded.split_at(10).1,
+        encoded.split_at(1).0.to_owned() + r"\n" + encoded.split_at(1).1,
+        encoded.split_at(2).0.to_owned() + r"\\n" + encoded.split_at(2).1,
+    ];
+    for text in wrapped {
+        let text = text.trim_end_matches('=');
+        let clean = scrub(&[("pw", value)], &[b"<", text.as_bytes(), b">"]);
+        assert_eq!(clean, "<[secret:pw]>", "{text}");
+    }
+    // Words are no wrapped base64.
+    let words = encoded.split_at(10).0.to_owned() + " " + encoded.split_at(10).1;
+    assert_eq!(scrub(&[("pw", value)], &[words.as_bytes()]), words);
+}
+
+#[test]
+fn white_space_around_a_value_is_not_looked_for() {
+    let secrets = [("token", "hunter2!\n")];
+    assert_eq!(scrub(&secrets, &[b"a hunter2! b"]), "a [secret:token] b");
+    assert_eq!(scrub(&secrets, &[b"hunter2!\n"]), "[secret:token]\n");
+    assert_eq!(scrub(&[("pin", " 12345\n")], &[b"12345"]), "12345");
+}
+
+#[test]
+fn of_two_secrets_that_begin_alike_the_longer_is_taken() {
+    let secrets = [("short", "abcdef"), ("long", "abcdefghi")];
+    assert_eq!(scrub(&secrets, &[b"abcdef", b"ghi"]), "[secret:long]");
+    assert_eq!(scrub(&secrets, &[b"abcdef", b"gh"]), "[secret:short]gh");
+    // A backslash at its end must not be left half of an escape.
+    assert_eq!(
+        scrub(&[("path", r"C:\dir\")], &[br#""C:\\dir\\""#]),
+        r#""[secret:path]""#
+    );
+}
+
+#[test]
+fn what_is_too_short_to_hide_stays() {
+    assert_eq!(scrub(&[("pin", "12345")], &[b"12345"]), "12345");
+    assert_eq!(scrub(&[("none", "")], &[b"x"]), "x");
+    assert_eq!(scrub(&[], &[b"x", b"y"]), "xy");
+}
+
+#[test]
+fn the_end_of_an_answer_is_never_held_back() {
+    let answer = br#"{"status":"ok","result":"done"}"#;
+    for value in [
+        "}}}}}}-secret",
+        "}\n}closing",
+        "\n}newline",
+        "\"}quoted",
+        "hunter2!",
+        "\u{2028}line",
+    ] {
+        let mut scrubber = scrubber(&[("token", value)]);
+        assert_eq!(scrubber.push(answer), answer, "{value:?}");
+        assert_eq!(scrubber.push(b"\n"), b"\n", "{value:?}");
+    }
+    // What is left of it is found all the same.
+    let clean = scrub(&[("token", "}}-hunter2!")], &[b"<}}-hunter2!>"]);
+    assert_eq!(clean, "<}}[secret:token]>");
+}
+
+#[test]
+fn what_was_found_is_counted_by_name() {
+    let secrets = [("a", "hunter2!"), ("b", "correct"), ("c", "battery")];
+    let mut scrubber = scrubber(&secrets);
+    assert_eq!(scrubber.found().count(), 0);
+    scrubber.push(b"hunter2! aHVudGVyMiE= battery 62617474657279 %62attery");
+    scrubber.finish();
+    let found = scrubber.found().map(|(name, count)| (name.as_str(), count));
+    assert_eq!(found.collect::<Vec<_>>(), [("a", 2), ("c", 3)]);
+}
+
+#[test]
+fn the_largest_secret_is_found_byte_by_byte_and_what_is_held_is_bounded() {
+    // Given a secret of 64 KiB and a text that is nearly it, then it
+    let value: String = (0_u32..)
+        .map(|i| char::from(b'!' + u8::try_from(i.wrapping_mul(i) / 7 % 90).unwrap()))
+        .take(64 << 10)
+        .collect();
+    let (nearly, _) = value.split_at(value.len() - 1);
+    let base64 = STANDARD.encode(&value);
+    let text = [nearly, "|", &value, "|", &base64, "|", &hex::encode(&value)].concat();
+    let mut scrubber = scrubber(&[("large", value.as_str())]);
+
+    // When it comes byte by byte
+    let mut clean = Vec::new();
+    let mut held = 0;
+    for byte in text.as_bytes() {
+        clean.extend(scrubber.push(&[*byte]));
+        held = held.max(scrubber.held.len());
+    }
+    clean.extend(scrubber.finish());
+
+    // Then all of it is found, and no more was held than one spelling
+    let clean = String::from_utf8(clean).unwrap();
+    let (pad, end) = (base64.trim_start_matches(|c| c != '='), "[secret:large]");
+    assert_eq!(clean, format!("{nearly}|{end}|{end}{pad}|{end}"));
+    assert!(held <= 2 * value.len(), "{held}");
+}
+
+/// A value as some program might spell it: every character as `choices` say.
+fn escaped(value: &str, choices: &[u8]) -> String {
+    let mut choices = choices.iter().copied().cycle();
+    let mut text = String::new();
+    for character in value.chars() {
+        let numbers = |text: &mut String, upper: bool| {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text.extend([if upper {
+                    format!("\\u{unit:04X}")
+                } else {
+                    format!("\\u{unit:04x}")
+                }]);
+            }
+        };
+        match (choices.next().unwrap_or_default() % 4, character) {
+            (0, _) => numbers(&mut text, true),
+            (1, _) => numbers(&mut text, false),
+            (2, '/') => text.push_str("\\/"),
+            (_, '\n') => text.push_str("\\n"),
+            (_, '\t') => text.push_str("\\t"),
+            (_, '"' | '\\') => text.extend(['\\', character]),
+            (_, '\0'..='\x1f') => numbers(&mut text, false),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+fn percented(value: &str, choices: &[u8]) -> String {
+    let mut choices = choices.iter().copied().cycle();
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match (choices.next().unwrap_or_default() % 3, byte) {
+            (0, _) => text.extend([format!("%{byte:02X}")]),
+            (1, _) => text.extend([format!("%{byte:02x}")]),
+            (_, b' ') => text.push('+'),
+            (_, byte) if byte.is_ascii_alphanumeric() => text.push(byte.into()),
+            _ => text.extend([format!("%{byte:02x}")]),
+        }
+    }
+    text
+}
+
+fn values() -> impl Strategy<Value = String> {
+    // What confuses a reader of escapes is more frequent than elsewhere.
+    let odd = prop::sample::select(vec![
+        '\\',
+        '%',
+        '"',
+        '/',
+        '+',
+        ' ',
+        'u',
+        'n',
+        'x',
+        '0',
+        '4',
+        'a',
+        'F',
+        '\n',
+        '\u{e9}',
+        '\u{1f600}',
+    ]);
+    let character = prop_oneof![odd, proptest::char::range('!', '~')];
+    let bare = |value: &String| value.trim() == value && essence(value) == Some(value);
+    prop::collection::vec(character, 6..24)
+        .prop_map(String::from_iter)
+        .prop_filter("white space around it", bare)
+}
+
+proptest! {
+    #[test]
+    fn no_spelling_comes_through(
+        value in values(),
+        choices in prop::collection::vec(any::<u8>(), 1..16),
+        more in prop::collection::vec(any::<u8>(), 1..16),
+        cuts in prop::collection::vec(any::<Index>(), 0..6),
+    ) {
+        let once = escaped(&value, &choices);
+        let spelled = [
+            value.clone(),
+            once.clone(),
+            escaped(&once, &more),
+            percented(&value, &choices),
+            escaped(&percented(&value, &choices), &more),
+            hex::encode(&value),
+            hex::encode_upper(&value),
+        ];
+        for text in spelled {
+            let text = format!("<{text}>");
+            let clean = scrub(&[("pw", &value)], &cut(text.as_bytes(), &cuts));
+            prop_assert_eq!(clean, "<[secret:pw]>", "{}", text);
+        }
+    }
+
+    #[test]
+    fn no_base64_comes_through(
+        before in prop::collection::vec(any::<u8>(), 0..7),
+        value in "[ -~\u{e9}]{4,20}[!-~]{2}",
+        behind in prop::collection::vec(any::<u8>(), 0..7),
+        line in 5_usize..80,
+        choices in prop::collection::vec(any::<u8>(), 1..16),
+        cuts in prop::collection::vec(any::<Index>(), 0..6),
+    ) {
+        // Given a value somewhere within what is encoded
+        prop_assume!(essence(&value) == Some(&*value));
+        let all = [&before[..], value.as_bytes(), &behind].concat();
+        let encoded = STANDARD.encode(&all);
+        // When the digits that tell more than two bits of it are replaced
+        let first = (8 * before.len() + 3) / 6;
+        let last = (8 * (before.len() + value.len()) - 1) / 6;
+        let clean_of = |encoded: &str| format!("<{}[secret:pw]{}>", &encoded[..first], &encoded[last + 1..]);
+        let scrubbed = |text: &str| scrub(&[("pw", &value)], &cut(format!("<{text}>").as_bytes(), &cuts));
+        // Then nothing else is, in either alphabet, and escaped
+        prop_assert_eq!(scrubbed(&encoded), clean_of(&encoded));
+        let url = URL_SAFE_NO_PAD.encode(&all);
+        prop_assert_eq!(scrubbed(&url), clean_of(&url));
+        let inner = escaped(&encoded[first..=last], &choices);
+        prop_assert_eq!(scrubbed(&inner), "<[secret:pw]>");
+        // And lines make no difference
+        let lines: Vec<_> = encoded.as_bytes().chunks(line).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let unwrapped = scrubbed(&lines.join("\n")).replace('\n', "");
+        prop_assert_eq!(unwrapped, clean_of(&encoded));
+    }
+
+    #[test]
+    fn where_the_stream_is_cut_makes_no_difference(
+        secrets in prop::collection::vec("[abn2u0\\\\%+ ]{6,9}", 1..4),
+        text in "[abcn2u0\\\\%+ ]{0,80}",
+        cuts in prop::collection::vec(any::<Index>(), 0..6),
+    ) {
+        let named: Vec<_> = secrets.iter().map(|secret| ("s", secret.as_str())).collect();
+        let whole = scrub(&named, &[text.as_bytes()]);
+        prop_assert_eq!(&whole, &scrub(&named, &cut(text.as_bytes(), &cuts)));
+        for secret in secrets.iter().filter_map(|secret| essence(secret)) {
+            prop_assert!(!whole.contains(secret), "{} in {}", secret, whole);
+        }
+    }
+
+    #[test]
+    fn bytes_without_secrets_pass_unchanged(
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"\\%u0thi \n"[..])], 0..400),
+        size in 1_usize..50,
+    ) {
+        let secrets = [("token", "this is not in there"), ("odd", "\\u00%20 not")];
+        let pieces: Vec<_> = bytes.chunks(size).collect();
+        prop_assert_eq!(scrub_bytes(&secrets, &pieces), bytes);
+    }
+
+    #[test]
+    fn a_document_stays_a_document(
+        value in values(),
+        before in "[ -Z^-~]{0,5}",
+        behind in "[ -~]{0,5}",
+        choices in prop::collection::vec(any::<u8>(), 1..16),
+        more in prop::collection::vec(any::<u8>(), 1..16),
+    ) {
+        let whole = format!("{before}{value}{behind}");
+        let inner = format!("{{\"a\":\"{}\"}}", escaped(&whole, &choices));
+        let document = format!("{{\"b\":\"{}\",\"c\":\"{}\"}}", escaped(&inner, &more), escaped(&whole, &more));
+        let clean = scrub(&[("pw", &value)], &[document.as_bytes()]);
+        let read: serde_json::Value = serde_json::from_str(&clean).map_err(|e| TestCaseError::fail(format!("{e}: {clean}")))?;
+        let inner: serde_json::Value = serde_json::from_str(read["b"].as_str().unwrap()).map_err(|e| TestCaseError::fail(format!("{e}: {clean}")))?;
+        for text in [&inner["a"], &read["c"]] {
+            let text = text.as_str().unwrap();
+            prop_assert!(text.contains("[secret:pw]") && !text.contains(&value), "{} of {}", text, document);
+        }
+    }
+}

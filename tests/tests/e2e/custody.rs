@@ -1,0 +1,198 @@
+//! The age key's life: wrong and right again, another one, lost. Jobs and secrets outlive all of it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use stack_tests::Stack;
+use stack_tests::suite::Test;
+
+pub const TESTS: &[(&str, Test)] = &[
+    (
+        "who_holds_secrets_cannot_be_dumped_or_swapped",
+        who_holds_secrets_cannot_be_dumped_or_swapped,
+    ),
+    (
+        "a_job_waits_while_the_vault_is_sealed",
+        a_job_waits_while_the_vault_is_sealed,
+    ),
+    (
+        "another_age_key_and_another_admin_token",
+        another_age_key_and_another_admin_token,
+    ),
+    (
+        "a_lost_vault_comes_back_from_an_export_with_a_paper_key",
+        a_lost_vault_comes_back_from_an_export_with_a_paper_key,
+    ),
+];
+
+fn who_holds_secrets_cannot_be_dumped_or_swapped(stack: &Stack) -> anyhow::Result<()> {
+    let process = |service: &str| -> anyhow::Result<PathBuf> {
+        let container = stack.inspect(&stack.service(service)?)?;
+        let pid = container["State"]["Pid"].as_i64().context("no pid")?;
+        Ok(PathBuf::from(format!("/proc/{pid}")))
+    };
+    for service in ["broker", "socket-proxy"] {
+        let process = process(service)?;
+        // What can be dumped and traced belongs to the process's own uid (proc(5)).
+        let owner = process.join("environ").metadata()?.uid();
+        ensure!(
+            owner == 0,
+            "{service} can be dumped: its memory is uid {owner}'s"
+        );
+        let limits = fs::read_to_string(process.join("limits"))?;
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let core: Vec<_> = core
+            .context("no limit")?
+            .split_whitespace()
+            .skip(4)
+            .take(2)
+            .collect();
+        ensure!(
+            core == ["0", "0"],
+            "{service} may write a core file: {core:?}"
+        );
+        let status = fs::read_to_string(process.join("status"))?;
+        let swap = status.lines().find(|line| line.starts_with("VmSwap:"));
+        let swap = swap.context("no figure")?.split_whitespace().nth(1);
+        ensure!(swap == Some("0"), "{service} is on the swap: {swap:?}");
+    }
+    // The neighbour: one without secrets is as processes usually are.
+    let owner = process("scheduler")?.join("environ").metadata()?.uid();
+    ensure!(
+        owner != 0,
+        "no process of this machine can be dumped, so this shows nothing"
+    );
+    Ok(())
+}
+
+/// In place: the file is mounted by itself, and another one of its name would not be seen.
+fn put_key(stack: &Stack, text: &str) -> anyhow::Result<()> {
+    let path = stack.home.join("secrets/age.key");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    fs::write(&path, text)?;
+    Ok(fs::set_permissions(
+        &path,
+        fs::Permissions::from_mode(0o400),
+    )?)
+}
+
+fn a_job_waits_while_the_vault_is_sealed(stack: &Stack) -> anyhow::Result<()> {
+    // Given a job that is queued, for nothing can start it now,
+    stack.docker(&["stop", &stack.service("socket-proxy")?])?;
+    let answer = stack.client()?.post("/plugin/echo/poll", &json!({}))?;
+    ensure!(answer.status == 202, "{}", answer.text);
+    let id = answer.json["job_id"]
+        .as_str()
+        .context("no job id")?
+        .to_owned();
+    // when the broker comes back with a wrong key,
+    let right = fs::read_to_string(stack.home.join("secrets/age.key"))?;
+    put_key(stack, &stack.bailey_ok(&["vault", "keygen"])?)?;
+    stack.docker(&["restart", &stack.service("broker")?])?;
+    stack.docker(&["start", &stack.service("socket-proxy")?])?;
+    // then it says so,
+    let said = stack.until(Duration::from_secs(30), "the broker's word", || {
+        let output = stack.bailey(&["vault", "status"])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(said.contains("sealed").then_some(said))
+    })?;
+    ensure!(said.contains("another key"), "{said}");
+    let tried = stack.bailey(&["vault", "unseal"])?;
+    ensure!(!tried.status.success(), "{tried:?}");
+    // and with the right one the job runs, as if nothing had been.
+    put_key(stack, &right)?;
+    stack.bailey_ok(&["vault", "unseal"])?;
+    stack.wait_ready()?;
+    let job = stack.client()?.get(&format!("/job/{id}?wait=60s"))?;
+    ensure!(job.json["status"] == "succeeded", "{}", job.text);
+    Ok(())
+}
+
+/// Does something with the broker stopped, as docs/how-to/recovery.md says.
+fn while_stopped(stack: &Stack, verb: &[&str]) -> anyhow::Result<String> {
+    let broker = stack.service("broker")?;
+    stack.docker(&["stop", &broker])?;
+    let said = stack.bailey_ok(verb);
+    stack.docker(&["start", &broker])?;
+    stack.wait_ready()?;
+    said
+}
+
+fn another_age_key_and_another_admin_token(stack: &Stack) -> anyhow::Result<()> {
+    let (key, token) = (
+        stack.home.join("secrets/age.key"),
+        stack.home.join("secrets/cli/admin.token"),
+    );
+    let before = (fs::read(&key)?, fs::read(&token)?);
+    // Not under a running broker,
+    for verb in ["rotate-key", "rotate-admin-token"] {
+        let refused = stack.bailey(&["vault", verb])?;
+        let why = String::from_utf8_lossy(&refused.stderr);
+        ensure!(
+            refused.status.code() == Some(78) && why.contains("the broker runs"),
+            "{verb}: {refused:?}"
+        );
+    }
+    ensure!(
+        (fs::read(&key)?, fs::read(&token)?) == before,
+        "a refused verb changed something"
+    );
+    // but with it stopped: then secrets are delivered as before, and the new token commands.
+    while_stopped(stack, &["vault", "rotate-key"])?;
+    while_stopped(stack, &["vault", "rotate-admin-token"])?;
+    let after = (fs::read(&key)?, fs::read(&token)?);
+    ensure!(
+        after.0 != before.0 && after.1 != before.1,
+        "nothing was replaced"
+    );
+    for (path, uid) in [(&key, 10_005), (&token, 10_012)] {
+        let metadata = path.metadata()?;
+        ensure!(
+            (metadata.uid(), metadata.mode() & 0o777) == (uid, 0o400),
+            "{}: {metadata:?}",
+            path.display()
+        );
+    }
+    stack.make("demo")?;
+    stack.bailey_ok(&["vault", "list"])?;
+    // The audit log was told once it could be.
+    stack.until(Duration::from_secs(30), "the records", || {
+        let log = stack.audited()?;
+        let told = ["vault.key_rotated", "vault.admin_token_rotated"];
+        Ok(told.iter().all(|kind| log.contains(kind)).then_some(()))
+    })
+}
+
+fn a_lost_vault_comes_back_from_an_export_with_a_paper_key(stack: &Stack) -> anyhow::Result<()> {
+    // Given an export to a key that is on paper only,
+    let work = tempfile::tempdir()?;
+    let path = |name: &str| work.path().join(name).display().to_string();
+    let (paper, copy) = (path("paper.key"), path("copy.age"));
+    let text = stack.bailey_ok(&["vault", "keygen"])?;
+    fs::write(&paper, &text)?;
+    let public = text
+        .split_whitespace()
+        .find(|word| word.starts_with("age1"));
+    let public = public.context("no public key")?;
+    stack.bailey_ok(&["vault", "export", "--to", public, "--out", &copy])?;
+    // when the vault is lost,
+    let broker = stack.service("broker")?;
+    stack.docker(&["stop", &broker])?;
+    let volume = format!("{}_broker-data", stack.project());
+    let root = stack.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
+    fs::remove_file(PathBuf::from(root.trim()).join("vault.age"))?;
+    // then the export brings it back, once and not by accident twice.
+    let restore = ["vault", "restore", &copy, "--identity", &paper];
+    stack.bailey_ok(&restore)?;
+    let again = stack.bailey(&restore)?;
+    ensure!(again.status.code() == Some(78), "{again:?}");
+    stack.docker(&["start", &broker])?;
+    stack.wait_ready()?;
+    stack.make("demo").map(drop)
+}
