@@ -1,9 +1,8 @@
 //! Plugins of the tests beside the first-party ones, and calls of them.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ pub fn add(stack: &Stack, plugins: &[&str], config: &str) -> anyhow::Result<()> 
 }
 
 /// The operator's plugin root.
-pub fn root(stack: &Stack) -> std::path::PathBuf {
+pub fn root(stack: &Stack) -> PathBuf {
     stack.home.join("plugin-roots/mine")
 }
 
@@ -39,30 +38,8 @@ pub fn seal_secret(
     value: &str,
     principal: &str,
 ) -> anyhow::Result<()> {
-    let binary = checkout().join("build/bin/bailey");
-    let mut command = stack.command(binary.to_str().context("path")?);
-    command.arg("--home").arg(&stack.home);
-    command.args(["vault", "set", secret, "--grant", principal]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    stdin.write_all(value.as_bytes())?;
-    drop(stdin);
-    let status = child.wait()?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
-}
-
-/// Copies a plugin's files.
-pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
+    let set = ["vault", "set", secret, "--grant", principal];
+    stack.bailey_ok_with(&set, value).map(drop)
 }
 
 /// Calls a command and waits for its outcome.
@@ -83,4 +60,50 @@ pub fn call(
         answer.text
     );
     Ok(answer.json)
+}
+
+/// Calls a command and does not wait: the job's id.
+pub fn queued(stack: &Stack, plugin: &str, act: &str, payload: &Value) -> anyhow::Result<String> {
+    let path = format!("/plugin/{plugin}/{act}");
+    let answer = stack
+        .client()?
+        .post(&path, &json!({ "payload": payload }))?;
+    ensure!(answer.status == 202, "{} {}", answer.status, answer.text);
+    Ok(answer.json["job_id"].as_str().context("no job")?.to_owned())
+}
+
+/// What the plugin says that it observed.
+pub fn observed(job: &Value) -> anyhow::Result<Value> {
+    ensure!(job["status"] == "succeeded", "the act itself failed: {job}");
+    let text = job["result"].as_str().context("no result")?;
+    serde_json::from_str(text).with_context(|| format!("the result is no JSON: {text}"))
+}
+
+/// What the lock holds of a plugin.
+pub fn locked(stack: &Stack, plugin: &str) -> anyhow::Result<Value> {
+    let text = fs::read(stack.home.join("config/bailey.lock"))?;
+    let signed = bailey_trust::source::from_file_text(&text).map_err(anyhow::Error::msg)?;
+    let lock: Value = serde_json::from_slice(&signed.payload)?;
+    Ok(lock["plugins"][plugin].clone())
+}
+
+/// The folder below `target/` into which a script of `tests/fixtures` has unpacked packages of Debian; nothing is installed.
+pub fn unpacked(script: &str, folder: &str) -> anyhow::Result<PathBuf> {
+    let folder = checkout().join("target").join(folder);
+    let made = Command::new(checkout().join("tests/fixtures").join(script))
+        .arg(&folder)
+        .output()?;
+    let text = String::from_utf8_lossy(&made.stderr);
+    ensure!(made.status.success(), "{script}: {text}");
+    Ok(folder)
+}
+
+/// Copies a plugin's files.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }

@@ -7,4 +7,4 @@ mod stack;
 pub mod suite;
 
 pub use client::{Answer, Client};
-pub use stack::{Stack, checkout};
+pub use stack::{Stack, checkout, read_all};

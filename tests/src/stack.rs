@@ -1,5 +1,6 @@
 //! A stack of its own, made by `make up` as a user makes theirs, in a folder of its own and beside any other.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -67,21 +68,42 @@ impl Stack {
 
     /// Runs the operator's CLI on the host.
     pub fn bailey(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let binary = checkout().join("build/bin/bailey");
-        let program = binary
-            .to_str()
-            .context("the checkout's path is not UTF-8")?;
-        Ok(self
-            .command(program)
-            .arg("--home")
-            .arg(&self.home)
-            .args(args)
-            .output()?)
+        Ok(self.cli(args)?.output()?)
     }
 
     /// Runs the CLI; it must succeed.
     pub fn bailey_ok(&self, args: &[&str]) -> anyhow::Result<String> {
         text(&self.bailey(args)?).with_context(|| format!("bailey {}", args.join(" ")))
+    }
+
+    /// Runs the CLI with something on its standard input.
+    pub fn bailey_with(&self, args: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut command = self.cli(args)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let mut stdin = child.stdin.take().context("no stdin")?;
+        match stdin.write_all(input.as_bytes()) {
+            // What refuses at once does not read.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
+        drop(stdin);
+        Ok(child.wait_with_output()?)
+    }
+
+    /// The same; it must succeed.
+    pub fn bailey_ok_with(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        text(&self.bailey_with(args, input)?).with_context(|| format!("bailey {}", args.join(" ")))
+    }
+
+    fn cli(&self, args: &[&str]) -> anyhow::Result<Command> {
+        let binary = checkout().join("build/bin/bailey");
+        let program = binary
+            .to_str()
+            .context("the checkout's path is not UTF-8")?;
+        let mut command = self.command(program);
+        command.arg("--home").arg(&self.home).args(args);
+        Ok(command)
     }
 
     /// Runs `docker`; it must succeed.
@@ -239,7 +261,8 @@ impl Stack {
     }
 }
 
-fn read_all(dir: &Path, all: &mut String) -> anyhow::Result<()> {
+/// Appends all files of a folder and of those in it, as text: what is ASCII stays as it is.
+pub fn read_all(dir: &Path, all: &mut String) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {

@@ -209,16 +209,7 @@ impl OutputStream {
 impl Control {
     /// The frame's payload.
     pub fn to_json(&self) -> Vec<u8> {
-        let (name, value) = match self {
-            Self::Granted(granted) => ("granted", serde_json::json!(granted)),
-            Self::Launched(launched) => ("launched", serde_json::json!(launched)),
-            Self::Refused(reason) => ("refused", serde_json::json!(reason)),
-            Self::Returned(Returned { secret, stream }) => (
-                "returned",
-                serde_json::json!({ "secret": secret, "stream": stream.as_str() }),
-            ),
-        };
-        serde_json::json!({ name: value }).to_string().into_bytes()
+        serde_json::json!(self).to_string().into_bytes()
     }
 
     /// Reads a frame's payload.

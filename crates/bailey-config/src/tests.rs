@@ -393,7 +393,6 @@ fn a_schedule_cannot_cancel_yet_and_says_so() {
     assert!(one(&text.replace("cancel", "queue")).is_ok());
 }
 
-/// The YAML blocks of a document.
 #[test]
 fn a_reference_to_a_secret_is_checked_where_it_stands() {
     let config = one(
@@ -410,6 +409,7 @@ fn a_reference_to_a_secret_is_checked_where_it_stands() {
     );
 }
 
+/// The YAML blocks of a document.
 fn blocks(document: &str) -> Vec<&str> {
     let parts = document.split("```yaml\n").skip(1);
     parts

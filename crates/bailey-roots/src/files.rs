@@ -67,12 +67,11 @@ pub fn survey(config_dir: &Path, secrets_dir: &Path) -> Survey {
     let paths = names()
         .into_iter()
         .map(|(name, mode)| path(config_dir, secrets_dir, &name, mode));
-    // A dangling link is in the way as much as a file.
-    let (existing, missing) = paths.partition(|path| fs::symlink_metadata(path).is_ok());
+    let (existing, missing) = paths.partition(|path| exists(path));
     Survey {
         existing,
         missing,
-        unfinished: fs::symlink_metadata(secrets_dir.join(MARKER)).is_ok(),
+        unfinished: exists(&secrets_dir.join(MARKER)),
     }
 }
 
@@ -114,11 +113,7 @@ pub(crate) fn begin(config_dir: &Path, secrets_dir: &Path) -> Result<Lock, Error
         .open(&path);
     marker
         .and_then(|marker| marker.sync_all())
-        .map_err(|source| Error::Io {
-            doing: "making",
-            path,
-            source,
-        })?;
+        .map_err(failed("making", &path))?;
     sync_dir(secrets_dir)?;
     remove(&found.existing)?;
     Ok(lock)
@@ -127,11 +122,7 @@ pub(crate) fn begin(config_dir: &Path, secrets_dir: &Path) -> Result<Lock, Error
 /// Keeps other runs out.
 pub(crate) fn lock(secrets_dir: &Path) -> Result<Lock, Error> {
     // The lock is on the folder: it ends with this process, however that ends.
-    let lock = File::open(secrets_dir).map_err(|source| Error::Io {
-        doing: "opening",
-        path: secrets_dir.to_owned(),
-        source,
-    })?;
+    let lock = File::open(secrets_dir).map_err(failed("opening", secrets_dir))?;
     lock.try_lock()
         .map_err(|_| Error::Busy(secrets_dir.to_owned()))?;
     Ok(Lock { dir: lock })
@@ -150,11 +141,7 @@ pub(crate) fn write(
         remove(&survey(config_dir, secrets_dir).existing)?;
     }
     let path = secrets_dir.join(MARKER);
-    fs::remove_file(&path).map_err(|source| Error::Io {
-        doing: "removing",
-        path,
-        source,
-    })?;
+    fs::remove_file(&path).map_err(failed("removing", &path))?;
     sync_dir(secrets_dir)?;
     written
 }
@@ -162,18 +149,14 @@ pub(crate) fn write(
 fn write_all(config_dir: &Path, secrets_dir: &Path, drafts: &[Draft]) -> Result<(), Error> {
     for draft in drafts {
         let path = path(config_dir, secrets_dir, &draft.name, draft.mode);
-        create(&path, draft).map_err(|source| Error::Io {
-            doing: "writing",
-            path,
-            source,
-        })?;
+        create(&path, draft.mode, &draft.bytes).map_err(failed("writing", &path))?;
     }
     sync_dir(config_dir)?;
     sync_dir(secrets_dir)
 }
 
-pub(crate) fn create(path: &Path, draft: &Draft) -> std::io::Result<()> {
-    let mode = match draft.mode {
+pub(crate) fn create(path: &Path, mode: Mode, bytes: &[u8]) -> std::io::Result<()> {
+    let mode = match mode {
         Mode::Secret => 0o400,
         Mode::Public => 0o444,
     };
@@ -183,37 +166,42 @@ pub(crate) fn create(path: &Path, draft: &Draft) -> std::io::Result<()> {
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    file.write_all(&draft.bytes)?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn remove(paths: &[PathBuf]) -> Result<(), Error> {
     for path in paths {
-        fs::remove_file(path).map_err(|source| Error::Io {
-            doing: "removing",
-            path: path.clone(),
-            source,
-        })?;
+        fs::remove_file(path).map_err(failed("removing", path))?;
     }
     Ok(())
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
     match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(Error::Io {
-            doing: "making the folder",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(failed("making the folder", path)(e)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| Error::Io {
-        doing: "syncing the folder",
+    synced.map_err(failed("syncing the folder", path))
+}
+
+/// A dangling link is in the way as much as a file.
+pub(crate) fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// A system's error with what was being done.
+pub(crate) fn failed<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |source| Error::Io {
+        doing,
         path: path.to_owned(),
         source,
-    })
+    }
 }

@@ -139,7 +139,8 @@ fn drafts(stack: &StackId, now: Timestamp) -> Result<Vec<Draft>, Error> {
     Ok(drafts)
 }
 
-fn trust_text(trust: &TrustFile) -> Result<Vec<u8>, Error> {
+/// What stands in `trust.json`.
+pub fn trust_text(trust: &TrustFile) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec_pretty(trust).map_err(Error::Json)?;
     text.push(b'\n');
     Ok(text)

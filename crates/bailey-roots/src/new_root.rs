@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bailey_trust::TrustFile;
 use bailey_types::Timestamp;
 
-use crate::files::{self, Draft, Mode};
+use crate::files::{self, Mode, exists, failed};
 use crate::{Error, certificates};
 
 /// In `secrets_dir` while the new files take their places.
@@ -128,11 +128,7 @@ fn place(config_dir: &Path, secrets_dir: &Path, name: &str, mode: Mode, suffix: 
 fn write(path: &Path, mode: Mode, bytes: &[u8]) -> Result<(), Error> {
     // Of a run that was stopped before its files were complete.
     remove(path)?;
-    let draft = match mode {
-        Mode::Secret => Draft::secret("", bytes),
-        Mode::Public => Draft::public("", bytes),
-    };
-    files::create(path, &draft).map_err(failed("writing", path))
+    files::create(path, mode, bytes).map_err(failed("writing", path))
 }
 
 /// Others may make files in the configuration's folder: a draft is one of ours only if whoever made the marker made it.
@@ -145,23 +141,10 @@ fn own(draft: &Path, marker: &Path) -> Result<(), Error> {
     Err(Error::Foreign(draft.to_owned()))
 }
 
-/// A dangling link is in the way as much as a file.
-fn exists(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
-}
-
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("removing", path)(e)),
         Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
-    move |source| Error::Io {
-        doing,
-        path: path.to_owned(),
-        source,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use bailey_types::Service;
 
+use crate::files::failed;
 use crate::{Error, enrolment_secret_name};
 
 /// Uid of the Tailscale sidecar, which is not a service of ours.
@@ -58,17 +59,10 @@ fn secret_owners() -> Vec<(String, u32)> {
 }
 
 fn give(path: &Path, uid: u32, mode: u32) -> Result<(), Error> {
-    let failed = |doing| {
-        move |source| Error::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
-    };
     // The mode first: at no moment may a new owner's group read it.
     fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(failed("setting the mode of"))?;
-    chown(path, Some(uid), Some(uid)).map_err(failed("setting the owner of"))
+        .map_err(failed("setting the mode of", path))?;
+    chown(path, Some(uid), Some(uid)).map_err(failed("setting the owner of", path))
 }
 
 #[cfg(test)]

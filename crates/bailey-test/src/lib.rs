@@ -241,3 +241,13 @@ impl Served {
         self.ctx.stopped().await.unwrap();
     }
 }
+
+/// The program that `docs/how-to/egress.md` gives for ssh's `ProxyCommand`.
+pub fn documented_connect() -> &'static str {
+    let how_to = include_str!("../../../docs/how-to/egress.md");
+    let blocks = how_to.split("```python\n").skip(1);
+    let mut programs = blocks.filter_map(|rest| rest.split("```").next());
+    programs
+        .find(|program| program.contains("CONNECT {0}:{1}"))
+        .unwrap()
+}

@@ -13,8 +13,8 @@ mod trust_file;
 
 pub use keys::{KeyError, SigningKey, VerifyingKey};
 pub use lock::{
-    EgressLimits, HostPath, Lock, LockProposal, LockedPlugin, Mode, ProposedPlugin, StateKind,
-    Walls,
+    Carried, EgressLimits, HostPath, Lock, LockProposal, LockedPlugin, Mode, ProposedPlugin,
+    StateKind, Walls,
 };
 pub use rating::rating;
 pub use seal::{SealError, SealingKey, SealingRecipient, seal_to};

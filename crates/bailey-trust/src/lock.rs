@@ -4,6 +4,7 @@
 //! service never has to choose between a configuration nobody approved and none at all.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 pub use bailey_plugin::StateKind;
@@ -115,6 +116,41 @@ pub struct ProposedPlugin {
     /// Whether what it kept so far is left behind.
     #[serde(default)]
     pub reset_state: bool,
+}
+
+impl ProposedPlugin {
+    /// The first thing that its cells have from their start, if there is any. Such a cell must not start before there is a request: it could
+    /// spend what it has, unasked.
+    pub fn carries(&self) -> Option<Carried> {
+        if self.state != StateKind::None {
+            return Some(Carried::State);
+        }
+        if !self.egress.is_empty() {
+            return Some(Carried::Egress);
+        }
+        (!self.host_paths.is_empty()).then_some(Carried::HostPaths)
+    }
+}
+
+/// What a cell may have from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Files that outlive it.
+    State,
+    /// A way out.
+    Egress,
+    /// A part of the host.
+    HostPaths,
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::State => "state",
+            Self::Egress => "egress",
+            Self::HostPaths => "host paths",
+        })
+    }
 }
 
 /// How the cells of a plugin are walled, beside what they may use.

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 
+use bailey_types::Timestamp;
 use serde::Serialize;
 
 /// How a command ended that has said everything itself.
@@ -78,6 +79,16 @@ pub(crate) fn plain(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// A time as programs read it.
+pub(crate) fn time(ms: i64) -> String {
+    Timestamp(ms).to_rfc3339()
+}
+
+/// The day of a time, where that is enough for people.
+pub(crate) fn day(ms: i64) -> String {
+    Timestamp(ms).to_utc().format("%Y-%m-%d").to_string()
 }
 
 #[cfg(test)]

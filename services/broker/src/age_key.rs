@@ -12,6 +12,12 @@ use zeroize::Zeroizing;
 /// Largest of the small things that are sealed to the age key beside the vault: keys of the CA, and the intermediate with those before it.
 pub const SEALED_LIMIT_BYTES: usize = 256 << 10;
 
+/// The root CA's key, as `init` made it, in the folder of secrets. Sealed to the age key.
+pub const ROOT_KEY: &str = "root-ca.key.age";
+
+/// The intermediate CA, once it was replaced, in the broker's data folder. Sealed to the age key.
+pub const INTERMEDIATE: &str = "intermediate.age";
+
 /// Larger than any identity file with its comments.
 const LIMIT_BYTES: usize = 16 << 10;
 

@@ -168,17 +168,17 @@ impl Custody {
                 next.display()
             ))
         );
-        let path = self.secret("age.key");
-        let key = Self::key(&path)?;
-        ensure!(
-            key.recipient() == self.trust.vault,
-            Misconfigured(format!(
-                "{} is another key than the one that this stack was made with ({})",
-                path.display(),
-                self.trust.vault
-            ))
-        );
+        let key = Self::key(&self.secret("age.key"))?;
+        ensure!(key.recipient() == self.trust.vault, self.another_key());
         Ok(key)
+    }
+
+    fn another_key(&self) -> Misconfigured {
+        Misconfigured(format!(
+            "{} is another key than the one that this stack was made with ({})",
+            self.secret("age.key").display(),
+            self.trust.vault
+        ))
     }
 
     /// What the vault holds, opened with whichever of `keys` opens it.

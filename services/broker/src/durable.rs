@@ -98,10 +98,15 @@ fn write_new(path: &Path, temporary: &Path, bytes: &[u8], like: Like) -> Result<
 fn sync_folder(path: &Path) -> Result<(), Failed> {
     let folder = path.parent().unwrap_or(Path::new("."));
     point!(path, "renamed");
-    let dir = File::open(folder).map_err(failed("opening", folder))?;
-    dir.sync_all().map_err(failed("syncing", folder))?;
+    sync_dir(folder)?;
     point!(path, "done");
     Ok(())
+}
+
+/// Has the disk keep what was renamed in `folder`.
+pub fn sync_dir(folder: &Path) -> Result<(), Failed> {
+    let dir = File::open(folder).map_err(failed("opening", folder))?;
+    dir.sync_all().map_err(failed("syncing", folder))
 }
 
 /// Gives `file` to whom `owner_of` belongs. Whoever is that already needs no right to give anything away.

@@ -13,6 +13,7 @@ mod vault;
 
 use std::sync::Arc;
 
+use bailey_error::status;
 use bailey_mesh::Authority;
 use bailey_proto::broker::v1::certificate_service_server::CertificateServiceServer;
 use bailey_proto::broker::v1::enrolment_service_server::EnrolmentServiceServer;
@@ -25,9 +26,12 @@ use bailey_proto::management::v1::custody_service_server::CustodyServiceServer;
 use bailey_proto::management::v1::lock_service_server::LockServiceServer;
 use bailey_proto::management::v1::pki_service_server::PkiServiceServer;
 use bailey_proto::management::v1::vault_service_server::VaultServiceServer;
+use serde_json::{Value as Json, json};
+use tonic::Status;
 use tonic::service::Routes;
 
 use crate::state::State;
+use crate::vault::{Document, Error, Refused};
 
 /// Largest message of everything but tickets and locks, bytes.
 const SMALL: usize = 128 << 10;
@@ -72,4 +76,28 @@ pub fn management(state: &Arc<State>) -> Routes {
         .add_service(custody.max_decoding_message_size(SMALL))
         .add_service(lock.max_decoding_message_size(LOCK))
         .add_service(pki.max_decoding_message_size(SMALL))
+}
+
+/// Changes the vault. A refusal is recorded with what was asked, as a change is by whoever calls this.
+fn change<T>(
+    state: &State,
+    operation: &'static str,
+    asked: &Json,
+    change: impl FnOnce(&mut Document) -> Result<T, Refused>,
+) -> Result<T, Status> {
+    let changed = state.vault.change(change);
+    changed.map_err(|error| denied(state, operation, asked, &error))
+}
+
+/// The answer to an `operation` on the vault that failed. A refusal is recorded with what was asked.
+fn denied(state: &State, operation: &'static str, asked: &Json, error: &Error) -> Status {
+    if let Error::Refused(refused) = error {
+        let mut fields = asked.clone();
+        if let Json::Object(fields) = &mut fields {
+            fields.insert("operation".into(), json!(operation));
+            fields.insert("reason".into(), json!(refused.token()));
+        }
+        state.records.refusal("vault.refused", &fields);
+    }
+    status(error)
 }

@@ -7,6 +7,7 @@ mod delivery;
 mod reference;
 mod refusal;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bailey_proto::trust::v1::Signed;
@@ -14,7 +15,7 @@ use bailey_trust::{
     Decision, Loaded, LockedPlugin, SealingRecipient, SigningKey, Ticket, UNTRUSTED, VerifyingKey,
     strict_json,
 };
-use bailey_types::{Blake3, Sha256, TicketId, Timestamp};
+use bailey_types::{Blake3, SecretName, Sha256, TicketId, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -55,16 +56,10 @@ pub struct Made {
     pub ticket: Signed,
     /// Salt and final bytes, sealed to socket-proxy.
     pub sealed: Vec<u8>,
+    /// Whether a secret leaves the vault with it.
+    pub delivers: bool,
     /// What the audit must have, before the ticket leaves where it delivers a secret: names only.
     pub record: Fields,
-}
-
-impl Made {
-    /// Whether a secret leaves the vault with it.
-    pub fn delivers(&self) -> bool {
-        let secrets = self.record.get("secrets");
-        secrets.is_none_or(|secrets| secrets.as_array().is_none_or(|names| !names.is_empty()))
-    }
 }
 
 /// What makes tickets.
@@ -127,7 +122,7 @@ impl Office {
             record: record.clone(),
         };
         let delivered = delivered.map_err(refuse)?;
-        let salted = salted(asked.request, &delivered).map_err(refuse)?;
+        let salted = salted(asked.request, &delivery.config_refs, &delivered).map_err(refuse)?;
         self.consume(&decision, now.time).map_err(refuse)?;
         let (ticket, sealed) = self
             .seal(&decision, asked, &salted, now.time)
@@ -141,6 +136,7 @@ impl Office {
         Ok(Made {
             ticket,
             sealed,
+            delivers: !delivered.secrets.is_empty(),
             record,
         })
     }
@@ -281,14 +277,15 @@ fn check_seal(locked: &LockedPlugin, nonce: &Nonce) -> Result<(), Refusal> {
 /// Salt and final bytes in one wiped buffer.
 fn salted(
     request: &[u8],
+    config_refs: &BTreeSet<SecretName>,
     delivered: &delivery::Delivered<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let salt: [u8; SALT_BYTES] = rand::random();
     let resolved;
-    let request = if delivered.config_refs.is_empty() {
+    let request = if config_refs.is_empty() {
         request
     } else {
-        resolved = reference::resolve(request, &delivered.config_refs)
+        resolved = reference::resolve(request, config_refs, &delivered.secrets)
             .map_err(|e| (Reason::BadRequest, e.to_string()))?;
         resolved.as_slice()
     };
@@ -301,7 +298,7 @@ fn salted(
             .secrets
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose()));
-        let exposed: std::collections::BTreeMap<_, _> = exposed.collect();
+        let exposed: BTreeMap<_, _> = exposed.collect();
         serde_json::to_writer(&mut secrets, &exposed)
             .map_err(|_| (Reason::Internal, "writing the secrets".to_owned()))?;
         with_secrets = strict_json::splice_member(request, "secrets", secrets.as_slice())

@@ -107,7 +107,9 @@ async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration
                 return Ok(Some(LOCK_RECHECK));
             }
         };
-        if let Some((runner, job)) = lasting(state).await? {
+        // One for the whole turn: nothing becomes due between what looks for it and what waits for it.
+        let now = state.clock.now();
+        if let Some((runner, job)) = lasting(state, now).await? {
             match assign::one(state, &locked, &runner, &job).await? {
                 Assigned::Done => patience.answered(),
                 Assigned::Postponed(why) => {
@@ -122,11 +124,11 @@ async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration
             Room::None(why) => {
                 state.hold(&why);
                 // A service needs no room: its pause may be over before something else happens.
-                return Ok(due(state, &locked).await?.1);
+                return Ok(next(state, now).await?);
             }
         };
-        let (job, next) = due(state, &locked).await?;
-        let Some(job) = job else {
+        let Some(job) = due(state, &locked, now).await? else {
+            let next = next(state, now).await?;
             state.hold("");
             return Ok(next);
         };
@@ -144,28 +146,20 @@ async fn round(state: &State, patience: &mut Patience) -> Result<Option<Duration
 }
 
 /// The service whose turn it is, and where it can go.
-async fn lasting(state: &State) -> Result<Option<(String, Job)>, sqlx::Error> {
+async fn lasting(state: &State, now: Timestamp) -> Result<Option<(String, Job)>, sqlx::Error> {
     let Some(runner) = state.fleet.seat() else {
         return Ok(None);
     };
     let quarantined = state.fleet.quarantined();
     // The runner names plugins of the lock; another name holds nothing.
-    let held: Vec<PluginName> = quarantined
-        .keys()
-        .filter_map(|name| name.parse().ok())
-        .collect();
-    let held: Vec<&PluginName> = held.iter().collect();
+    let held: Vec<&str> = quarantined.keys().map(String::as_str).collect();
     let mut read = state.db.read().await?;
-    let job = db::service::due(&mut read, state.clock.now(), &held).await?;
+    let job = db::service::due(&mut read, now, &held).await?;
     Ok(job.map(|job| (runner, job)))
 }
 
-/// The job whose turn it is, or how long until a job becomes due.
-async fn due(
-    state: &State,
-    locked: &Locked,
-) -> Result<(Option<Job>, Option<Duration>), sqlx::Error> {
-    let now = state.clock.now();
+/// The job whose turn it is.
+async fn due(state: &State, locked: &Locked, now: Timestamp) -> Result<Option<Job>, sqlx::Error> {
     let mut read = state.db.read().await?;
     let running = db::job::find::running_by_plugin(&mut read).await?;
     let full: Vec<&PluginName> = running
@@ -174,14 +168,16 @@ async fn due(
         .map(|(plugin, _)| plugin)
         .collect();
     let total: u32 = running.values().sum();
-    let job = if total < locked.view.config.service.max_workers {
-        db::job::find::due(&mut read, now, &full).await?
+    if total < locked.view.config.service.max_workers {
+        db::job::find::due(&mut read, now, &full).await
     } else {
-        None
-    };
-    let next: Option<Timestamp> = db::job::find::next_retry(&mut read, now).await?;
-    Ok((
-        job,
-        next.map(|at| at.since(now).max(Duration::from_millis(1))),
-    ))
+        Ok(None)
+    }
+}
+
+/// How long until a job becomes due.
+async fn next(state: &State, now: Timestamp) -> Result<Option<Duration>, sqlx::Error> {
+    let mut read = state.db.read().await?;
+    let at = db::job::find::next_retry(&mut read, now).await?;
+    Ok(at.map(|at| at.since(now).max(Duration::from_millis(1))))
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bailey_proto::engine::v1::LeaseResponse;
+use bailey_proto::engine::v1::lease_response::Message;
+use bailey_proto::engine::v1::{Cancel, LeaseResponse};
 use bailey_types::JobId;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -241,11 +242,11 @@ impl Fleet {
     }
 
     /// Passes a cancellation on to whoever holds the lease. One that is lost is for the sender to repeat.
-    pub fn cancel(&self, lease: Lease, message: LeaseResponse) {
+    pub fn cancel(&self, lease: Lease) {
         let runners = self.runners();
         let holding = runners.values().find(|runner| runner.held.contains(&lease));
         if let Some((_, link)) = holding.and_then(|runner| runner.link.as_ref())
-            && link.try_send(Ok(message)).is_err()
+            && link.try_send(Ok(cancellation(lease))).is_err()
         {
             tracing::debug!(job.id = %lease.0, "a cancellation waits for a runner that does not read");
         }
@@ -371,6 +372,17 @@ impl Runner {
     fn release(&mut self, lease: Lease) {
         self.held.remove(&lease);
         self.missing.remove(&lease);
+    }
+}
+
+/// What tells a runner to end what it holds by this lease.
+pub fn cancellation((job, attempt): Lease) -> LeaseResponse {
+    let cancel = Cancel {
+        job_id: job.to_string(),
+        attempt,
+    };
+    LeaseResponse {
+        message: Some(Message::Cancel(cancel)),
     }
 }
 

@@ -218,25 +218,7 @@ pub async fn submit(state: &State, sender: Sender, mut call: Call) -> Result<Sub
             deduplicated: true,
         });
     }
-    let mut job = NewJob {
-        id: JobId::new(),
-        plugin: call.plugin,
-        command: call.command,
-        max_attempts: config.retry.max_attempts,
-        submitted_by: call.submitted_by,
-        dedupe_key: call.dedupe_key,
-        parent: None,
-        source_event: None,
-        place: None,
-        route_depth: 0,
-        generation: 0,
-        principal: origin.principal,
-        input: Input {
-            payload,
-            context: "{}".to_owned(),
-            asked_by: AskedBy::Origin(call.origin),
-        },
-    };
+    let mut job = new_job(call, origin.principal, payload, config.retry.max_attempts);
     if job.command.as_str() == request::HANDLE {
         trigger(&mut work, &mut job).await?;
     }
@@ -257,26 +239,35 @@ async fn put_in_service(
     definition: Sha256,
 ) -> Result<Submitted, Error> {
     let job = NewJob {
+        submitted_by: service::KEY.to_owned(),
+        dedupe_key: service::KEY.to_owned(),
+        ..new_job(call, origin.principal, payload, 0)
+    };
+    let (job, deduplicated) = service::submit(state, origin.id, job, definition).await?;
+    Ok(Submitted { job, deduplicated })
+}
+
+/// The job of a call, which nothing else has led to.
+fn new_job(call: Call, principal: String, payload: String, max_attempts: u32) -> NewJob {
+    NewJob {
         id: JobId::new(),
         plugin: call.plugin,
         command: call.command,
-        max_attempts: 0,
-        submitted_by: service::KEY.to_owned(),
-        dedupe_key: service::KEY.to_owned(),
+        max_attempts,
+        submitted_by: call.submitted_by,
+        dedupe_key: call.dedupe_key,
         parent: None,
         source_event: None,
         place: None,
         route_depth: 0,
         generation: 0,
-        principal: origin.principal,
+        principal,
         input: Input {
             payload,
             context: "{}".to_owned(),
             asked_by: AskedBy::Origin(call.origin),
         },
-    };
-    let (job, deduplicated) = service::submit(state, origin.id, job, definition).await?;
-    Ok(Submitted { job, deduplicated })
+    }
 }
 
 /// Wraps a call of `handle` as an event, which starts this job and nothing else (reference: ductile 6.2).

@@ -115,22 +115,21 @@ pub fn judge(reported: Reported, timeout: Duration) -> Verdict {
 
 /// What a runner's report of a service means: however it ended, it should not have.
 pub fn judge_lasting(reported: Reported) -> Verdict {
-    let (token, error, stderr) = match reported {
-        Reported::Finished(finished) if finished.out_of_memory => {
-            ("exited", "it ran out of memory".to_owned(), finished.stderr)
-        }
-        Reported::Finished(finished) => {
-            let error = format!("it ended with exit code {}", finished.exit_code);
-            ("exited", error, finished.stderr)
-        }
-        Reported::Unhealthy(unhealthy) => ("unhealthy", unhealthy.reason, unhealthy.stderr),
+    let finished = match reported {
+        Reported::Finished(finished) => finished,
         other @ (Reported::TimedOut(_)
         | Reported::NotStarted(_)
         | Reported::Lost(_)
-        | Reported::Refused(_)) => return judge(other, Duration::ZERO),
+        | Reported::Refused(_)
+        | Reported::Unhealthy(_)) => return judge(other, Duration::ZERO),
     };
-    let mut failed = Failed::passing(token, error);
-    failed.traces.stderr = text(&stderr);
+    let error = if finished.out_of_memory {
+        "it ran out of memory".to_owned()
+    } else {
+        format!("it ended with exit code {}", finished.exit_code)
+    };
+    let mut failed = Failed::passing("exited", error);
+    failed.traces.stderr = text(&finished.stderr);
     Verdict::Failed(failed)
 }
 
@@ -269,7 +268,8 @@ pub fn backoff(base: Duration, tries: u32, luck: f64) -> Duration {
     doubled.saturating_add((base / 4).mul_f64(luck.clamp(0.0, 1.0)))
 }
 
-fn lines(logs: &[protocol::Log]) -> Vec<LogLine> {
+/// A plugin's log lines as they are kept.
+pub fn lines(logs: &[protocol::Log]) -> Vec<LogLine> {
     let line = |log: &protocol::Log| LogLine {
         level: log.level.as_str().to_owned(),
         message: log.message.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailey_db::Connection;
 use bailey_error::{Classify, Kind};
 use bailey_types::{EventId, JobId};
 use tokio::sync::broadcast::error::RecvError;
@@ -50,16 +51,8 @@ pub struct Full {
 /// One job.
 pub async fn job(state: &State, id: JobId) -> Result<Full, Error> {
     let mut read = state.db.read().await?;
-    let job = db::job::find::by_id(&mut read, id)
-        .await?
-        .ok_or_else(|| Error::Absent(id.to_string()))?;
-    let transitions = db::transition::all(&mut read, id).await?;
-    let attempts = db::attempt::all(&mut read, id).await?;
-    Ok(Full {
-        job: explain(state, job),
-        transitions,
-        attempts,
-    })
+    let job = find(&mut read, id).await?;
+    Ok(full(state, &mut read, job).await?)
 }
 
 /// The newest jobs that fit, and how many fit.
@@ -87,13 +80,7 @@ pub async fn tree(state: &State, root: &str) -> Result<Vec<Full>, Error> {
     }
     let mut tree = Vec::new();
     for job in jobs {
-        let transitions = db::transition::all(&mut read, job.id).await?;
-        let attempts = db::attempt::all(&mut read, job.id).await?;
-        tree.push(Full {
-            job: explain(state, job),
-            transitions,
-            attempts,
-        });
+        tree.push(full(state, &mut read, job).await?);
     }
     Ok(tree)
 }
@@ -102,10 +89,13 @@ pub async fn tree(state: &State, root: &str) -> Result<Vec<Full>, Error> {
 pub async fn wait(state: &State, id: JobId, longest: Duration) -> Result<Full, Error> {
     // Before the first look, so that no end falls between the two.
     let mut ended = state.ended_jobs.subscribe();
-    let first = job(state, id).await?;
-    if first.job.status.is_terminal() {
-        return Ok(first);
+    let mut read = state.db.read().await?;
+    let first = find(&mut read, id).await?;
+    if first.status.is_terminal() {
+        return Ok(full(state, &mut read, first).await?);
     }
+    // Others need the connection while this waits.
+    drop(read);
     let end = async {
         loop {
             match ended.recv().await {
@@ -126,6 +116,19 @@ pub async fn wait(state: &State, id: JobId, longest: Duration) -> Result<Full, E
         () = state.shutdown.cancelled() => {}
     }
     job(state, id).await
+}
+
+async fn find(read: &mut Connection, id: JobId) -> Result<Job, Error> {
+    let job = db::job::find::by_id(read, id).await?;
+    job.ok_or_else(|| Error::Absent(id.to_string()))
+}
+
+async fn full(state: &State, read: &mut Connection, job: Job) -> Result<Full, sqlx::Error> {
+    Ok(Full {
+        transitions: db::transition::all(read, job.id).await?,
+        attempts: db::attempt::all(read, job.id).await?,
+        job: explain(state, job),
+    })
 }
 
 /// Says of a job that is due why it still waits.

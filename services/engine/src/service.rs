@@ -12,7 +12,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bailey_error::{Chain, Classify, Kind};
-use bailey_proto::engine::v1::{Cancel, LeaseResponse, lease_response};
 use bailey_trust::{LockSourceError, SERVE};
 use bailey_types::{CommandName, JobId, OriginId, PluginName, Sha256};
 use serde_json::json;
@@ -176,6 +175,16 @@ pub fn definition(
     })
 }
 
+/// Why a service is to end that is not what is locked any more; `None`: it still is.
+pub fn gone(locked: &Locked, job: &Job, service: &Service) -> Result<Option<Wanted>, Error> {
+    let definition = definition(locked, &job.plugin, &job.command)?;
+    Ok(match definition {
+        Some(definition) if definition == service.definition => None,
+        Some(_) => Some(Wanted::Replaced),
+        None => Some(Wanted::Removed),
+    })
+}
+
 /// Puts a service in, unless it runs exactly as it is locked. One that runs as something else is ended first. Answers its job, and whether
 /// that was there already.
 pub async fn submit(
@@ -252,11 +261,7 @@ async fn follow_one(
     job: &Job,
     service: &Service,
 ) -> Result<(), Error> {
-    let wanted = match definition(locked, &job.plugin, &job.command)? {
-        Some(definition) if definition == service.definition => service.wanted,
-        Some(_) => Wanted::Replaced,
-        None => Wanted::Removed,
-    };
+    let wanted = gone(locked, job, service)?.unwrap_or(service.wanted);
     if wanted.is_end() {
         end(state, job.id, wanted).await?;
     } else if wanted == Wanted::Restart && job.status == Status::Running {
@@ -336,15 +341,8 @@ pub async fn cleared(state: &State, plugin: &PluginName) -> Result<(), Error> {
 
 /// Tells the runner that holds a lease to end it. Whether it has heard it shows when the lease is reported; until then it is told again.
 fn cancel(state: &State, leases: &[Lease]) {
-    for (job, attempt) in leases {
-        let cancel = Cancel {
-            job_id: job.to_string(),
-            attempt: *attempt,
-        };
-        let message = LeaseResponse {
-            message: Some(lease_response::Message::Cancel(cancel)),
-        };
-        state.fleet.cancel((*job, *attempt), message);
+    for lease in leases {
+        state.fleet.cancel(*lease);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bailey_proto::trust::v1::Signed;
-use bailey_trust::{Loaded, PoolGrant, ProposedPlugin, StateKind, sign};
+use bailey_trust::{Carried, Loaded, PoolGrant, ProposedPlugin, sign};
 use bailey_types::{GrantId, PluginName};
 use serde_json::json;
 
@@ -92,20 +92,16 @@ async fn check(policy: &State, plugin: &PluginName) -> Result<Result<Checked, De
 }
 
 fn unfit(plugin: &PluginName, locked: &ProposedPlugin) -> Option<String> {
-    let because = |why: &str| Some(format!("no cells of {plugin} are kept: {why}"));
-    if locked.walls.warm == 0 {
-        return because("`warm` is 0");
-    }
-    if locked.state != StateKind::None {
-        return because("it has state");
-    }
-    if !locked.egress.is_empty() {
-        return because("it has egress");
-    }
-    if !locked.host_paths.is_empty() {
-        return because("it sees host paths");
-    }
-    None
+    let why = if locked.walls.warm == 0 {
+        "`warm` is 0"
+    } else {
+        match locked.carries()? {
+            Carried::State => "it has state",
+            Carried::Egress => "it has egress",
+            Carried::HostPaths => "it sees host paths",
+        }
+    };
+    Some(format!("no cells of {plugin} are kept: {why}"))
 }
 
 /// A lock that was granted under must never be followed by an older one.

@@ -30,11 +30,9 @@ pub struct Collector {
     scanner: Scanner,
     /// What the whole document is, once there is one that is an answer.
     answer: Option<Answer>,
-    is_taken: bool,
+    /// How much of standard error was reported; `None` until the output is taken.
+    reported_stderr: Option<usize>,
     late_bytes: usize,
-    /// Standard error as it was taken, and what came after.
-    early_stderr: Bytes,
-    late_stderr: Vec<u8>,
     late_returned: Vec<Returned>,
 }
 
@@ -51,15 +49,11 @@ impl Collector {
     /// Takes one frame.
     pub fn take(&mut self, frame: LogOutput) -> Result<(), BadFrame> {
         match frame {
-            LogOutput::StdOut { message } if self.is_taken => {
+            LogOutput::StdOut { message } if self.reported_stderr.is_some() => {
                 let meant = message.iter().filter(|byte| !byte.is_ascii_whitespace());
                 self.late_bytes = self.late_bytes.saturating_add(meant.count());
             }
             LogOutput::StdOut { message } => self.hear(&message),
-            LogOutput::StdErr { message } if self.is_taken => {
-                let room = STDERR_LIMIT_BYTES.saturating_sub(self.early_stderr.len());
-                keep(&mut self.late_stderr, &message, room);
-            }
             LogOutput::StdErr { message } => {
                 keep(&mut self.stderr, &message, STDERR_LIMIT_BYTES);
             }
@@ -67,7 +61,7 @@ impl Collector {
                 let said = control(&message)?;
                 match (&self.control, said) {
                     (Some(Control::Launched(_)), Control::Returned(returned)) => {
-                        if self.is_taken && !self.returned.contains(&returned) {
+                        if self.reported_stderr.is_some() && !self.returned.contains(&returned) {
                             self.late_returned.push(returned.clone());
                         }
                         self.returned.insert(returned);
@@ -126,22 +120,18 @@ impl Collector {
 
     /// Standard output and standard error, as far as they were kept. What comes from now on is late.
     pub fn take_output(&mut self) -> (Bytes, Bytes) {
-        self.is_taken = true;
+        self.reported_stderr = Some(self.stderr.len());
         let stdout = std::mem::take(&mut self.stdout).into();
-        let stderr = Bytes::from(std::mem::take(&mut self.stderr));
-        self.early_stderr = stderr.clone();
-        (stdout, stderr)
+        (stdout, Bytes::copy_from_slice(&self.stderr))
     }
 
     /// What came on standard error, or which secrets came back, since the answer was taken; `None`: neither.
     pub fn late(&self) -> Option<Late> {
-        if self.late_stderr.is_empty() && self.late_returned.is_empty() {
+        if self.stderr.len() == self.reported_stderr? && self.late_returned.is_empty() {
             return None;
         }
         Some(Late {
-            stderr: [&self.early_stderr, self.late_stderr.as_slice()]
-                .concat()
-                .into(),
+            stderr: Bytes::copy_from_slice(&self.stderr),
             returned: self.late_returned.clone(),
         })
     }
@@ -329,6 +319,14 @@ mod tests {
         collector.take(returned("stdout")).unwrap();
         let late = collector.late().unwrap();
         assert_eq!((late.stderr.len(), late.returned.len()), (0, 1));
+    }
+
+    #[test]
+    fn nothing_is_late_where_the_output_was_never_taken() {
+        let mut collector = answered(&[]);
+        let message = Bytes::from_static(b"one ");
+        collector.take(LogOutput::StdErr { message }).unwrap();
+        assert_eq!(collector.late(), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::Cell;
+use crate::docker::{Error, Meaning};
 use crate::kept::Key;
 use crate::watch::Stop;
 
@@ -91,6 +92,16 @@ impl Trouble {
     pub fn sentence(&self) -> &str {
         match self {
             Self::Docker(text) | Self::Broker(text) | Self::Other(text) => text,
+        }
+    }
+}
+
+impl From<&Error> for Trouble {
+    fn from(error: &Error) -> Self {
+        let text = error.sentence();
+        match error.meaning() {
+            Meaning::Unwell => Self::Docker(text),
+            Meaning::OtherLock | Meaning::Gone | Meaning::Refused => Self::Other(text),
         }
     }
 }

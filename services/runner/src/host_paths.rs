@@ -41,7 +41,7 @@ pub async fn check(
         return Ok(());
     }
     let found = look(engine, roster, cell).await;
-    let found = found.map_err(|error| unanswered(&error))?;
+    let found = found.map_err(|error| Outcome::NotStarted(Trouble::from(&error)))?;
     let (path, reason) = match found {
         Found::Same => return Ok(()),
         Found::Unknown(why) => return Err(Outcome::NotStarted(Trouble::Other(why))),
@@ -62,16 +62,6 @@ fn changed(paths: &[HostPath], index: usize) -> (Option<String>, String) {
     let named = path.as_deref().unwrap_or("a host path");
     let reason = format!("{named} is not what it was when it was locked (another device or inode)");
     (path, reason)
-}
-
-fn unanswered(error: &Error) -> Outcome {
-    let text = error.sentence();
-    match error.meaning() {
-        Meaning::Unwell => Outcome::NotStarted(Trouble::Docker(text)),
-        Meaning::OtherLock | Meaning::Gone | Meaning::Refused => {
-            Outcome::NotStarted(Trouble::Other(text))
-        }
-    }
 }
 
 async fn look(engine: &Engine, roster: &Roster, cell: &Cell<'_>) -> Result<Found, Error> {

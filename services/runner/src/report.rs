@@ -51,25 +51,25 @@ pub struct ToEngine(pub LeaseServiceClient<Channel>);
 
 impl Reports for ToEngine {
     async fn report(&self, report: ReportRequest) -> Result<(), tonic::Status> {
-        let mut client = self.0.clone();
-        let answer = tokio::time::timeout(LIMIT, client.report(report)).await;
-        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
-        answer.unwrap_or_else(late).map(drop)
+        in_time(self.0.clone().report(report)).await
     }
 
     async fn amend(&self, amendment: AmendRequest) -> Result<(), tonic::Status> {
-        let mut client = self.0.clone();
-        let answer = tokio::time::timeout(LIMIT, client.amend(amendment)).await;
-        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
-        answer.unwrap_or_else(late).map(drop)
+        in_time(self.0.clone().amend(amendment)).await
     }
 
     async fn line(&self, line: TakeLineRequest) -> Result<(), tonic::Status> {
-        let mut client = self.0.clone();
-        let answer = tokio::time::timeout(LIMIT, client.take_line(line)).await;
-        let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
-        answer.unwrap_or_else(late).map(drop)
+        in_time(self.0.clone().take_line(line)).await
     }
+}
+
+/// What the engine says to what it was asked, if it says so in time.
+async fn in_time<T>(
+    asked: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<(), tonic::Status> {
+    let late = |_| Err(tonic::Status::deadline_exceeded("no answer"));
+    let answer = tokio::time::timeout(LIMIT, asked).await;
+    answer.unwrap_or_else(late).map(drop)
 }
 
 /// Hands on one line of a service, again and again, until the engine has taken it; the error says why it never will. The engine may be away

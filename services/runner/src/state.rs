@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bailey_cell::usage::Usage;
@@ -22,7 +22,6 @@ use bailey_types::PluginName;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 pub use self::survey::{Measured, Probes, Survey};
 use crate::attempt::{Outcome, Trouble};
@@ -202,16 +201,17 @@ impl States {
         }))
     }
 
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Whose, Arc<Entry>>> {
+        let entries = self.0.entries.lock();
+        entries.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn entry(&self, cell: &CellSpec<'_>) -> Arc<Entry> {
         let whose = Whose {
             plugin: cell.plugin.clone(),
             generation: cell.locked.state_generation,
         };
-        let mut entries = self
-            .0
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         let entry = entries.entry(whose.clone()).or_insert_with(|| {
             Arc::new(Entry {
                 whose,
@@ -246,11 +246,8 @@ impl States {
         if let Some(answer) = answered(&entry, limit) {
             return answer;
         }
-        let until = self.0.ctx.shutdown.child_token();
-        let measured = self.0.survey.measure(&entry.whose, Pace::Once, until).await;
-        match measured.map_err(Outcome::NotStarted)? {
+        match self.once(&entry).await.map_err(Outcome::NotStarted)? {
             Measured::Found(limit, usage) => {
-                self.learn(&entry, limit, usage);
                 match sentence::of(&entry.whose.plugin, limit, usage) {
                     Some(sentence) => Err(Outcome::Refused(sentence)),
                     None => Ok(()),
@@ -335,23 +332,26 @@ impl States {
     async fn look(&self, entry: &Arc<Entry>) -> Result<Measured, Trouble> {
         let _turn = entry.turn.lock().await;
         entry.standing.send_modify(|s| s.is_stale = false);
-        let until: CancellationToken = self.0.ctx.shutdown.child_token();
-        let measured = self.0.survey.measure(&entry.whose, Pace::Once, until).await;
-        match &measured {
-            Ok(Measured::Found(limit, usage)) => self.learn(entry, *limit, *usage),
-            Ok(Measured::Stopped | Measured::Gone) => {}
-            Err(_) => entry.standing.send_modify(|s| s.is_stale = true),
+        let measured = self.once(entry).await;
+        if measured.is_err() {
+            entry.standing.send_modify(|s| s.is_stale = true);
         }
         measured
     }
 
+    /// Measures a state once, and takes note of what it holds. The caller has its turn.
+    async fn once(&self, entry: &Entry) -> Result<Measured, Trouble> {
+        let until = self.0.ctx.shutdown.child_token();
+        let measuring = self.0.survey.measure(&entry.whose, Pace::Once, until);
+        let measured = measuring.await?;
+        if let Measured::Found(limit, usage) = measured {
+            self.learn(entry, limit, usage);
+        }
+        Ok(measured)
+    }
+
     fn forget(&self, entry: &Entry) {
-        let mut entries = self
-            .0
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        entries.remove(&entry.whose);
+        self.entries().remove(&entry.whose);
     }
 
     /// Takes note of a measure, tells the cells that run what it means for them, and everybody else what is new.

@@ -1,9 +1,6 @@
 //! What a fed cell writes, on its way to the runner: without the secrets that it was given, and with a word about each that it wrote.
 
-use std::collections::BTreeSet;
-
 use bailey_cell::launch::{CONTROL_FRAME, Control, OutputStream, Returned};
-use bailey_types::SecretName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::frames::{self, Stream, frame};
@@ -37,8 +34,6 @@ pub async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 struct Lane {
     stream: Stream,
     scrubber: Scrubber,
-    /// The secrets that have come back on it.
-    told: BTreeSet<SecretName>,
 }
 
 impl Lane {
@@ -46,7 +41,6 @@ impl Lane {
         Self {
             stream,
             scrubber: Scrubber::new(patterns),
-            told: BTreeSet::new(),
         }
     }
 
@@ -56,12 +50,11 @@ impl Lane {
         clean: &[u8],
         alarm: &mut impl FnMut(&Returned),
     ) -> Result<(), frames::Error> {
-        for secret in self.news() {
+        for secret in self.scrubber.news() {
             let stream = match self.stream {
                 Stream::Out => OutputStream::Stdout,
                 Stream::Err => OutputStream::Stderr,
             };
-            self.told.insert(secret.clone());
             let returned = Returned { secret, stream };
             alarm(&returned);
             // Before the marker: with it the runner may have all that it waits for.
@@ -69,14 +62,6 @@ impl Lane {
         }
         write(to, self.stream, clean).await?;
         Ok(())
-    }
-
-    fn news(&self) -> Vec<SecretName> {
-        let found = self.scrubber.found().map(|(name, _)| name);
-        found
-            .filter(|name| !self.told.contains(*name))
-            .cloned()
-            .collect()
     }
 }
 
@@ -105,6 +90,8 @@ pub async fn control(
 
 #[cfg(test)]
 mod tests {
+    use bailey_types::SecretName;
+
     use super::*;
 
     /// Frames by type and payload.

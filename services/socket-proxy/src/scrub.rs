@@ -9,7 +9,7 @@ mod table;
 mod tests;
 mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -198,8 +198,10 @@ pub struct Scrubber {
     trails: Trails,
     /// The longest secret that begins there, and where it ends.
     longest: Option<(usize, usize)>,
-    /// How often each secret was found, by its place.
-    found: BTreeMap<usize, u64>,
+    /// The secrets that were found, by their places.
+    found: BTreeSet<usize>,
+    /// Those of them that nobody was told of yet.
+    news: BTreeSet<usize>,
 }
 
 impl Scrubber {
@@ -210,7 +212,8 @@ impl Scrubber {
             held: Zeroizing::default(),
             trails: Vec::new(),
             longest: None,
-            found: BTreeMap::new(),
+            found: BTreeSet::new(),
+            news: BTreeSet::new(),
         }
     }
 
@@ -224,12 +227,12 @@ impl Scrubber {
         self.scrub(&[], true)
     }
 
-    /// The names of what was found so far, and how often.
-    pub fn found(&self) -> impl Iterator<Item = (&SecretName, u64)> {
-        let secret = |place: usize| self.sought.as_ref()?.secrets.get(place);
-        self.found
-            .iter()
-            .filter_map(move |(place, count)| Some((&secret(*place)?.name, *count)))
+    /// What was found for the first time since this was last asked, in the order of the secrets.
+    pub fn news(&mut self) -> Vec<SecretName> {
+        let secret = |place| self.sought.as_ref()?.secrets.get(place);
+        let news = std::mem::take(&mut self.news).into_iter();
+        news.filter_map(|place| Some(secret(place)?.name.clone()))
+            .collect()
     }
 
     fn scrub(&mut self, bytes: &[u8], last: bool) -> Vec<u8> {
@@ -276,7 +279,9 @@ impl Scrubber {
                 if let Some(secret) = sought.secrets.get(place) {
                     clean.extend_from_slice(format!("[secret:{}]", secret.name).as_bytes());
                 }
-                *self.found.entry(place).or_default() += 1;
+                if self.found.insert(place) {
+                    self.news.insert(place);
+                }
                 at = end;
             } else {
                 clean.extend(text.get(at));

@@ -1,14 +1,14 @@
 //! Known values are stored, delivered, told by a plugin in every way it has, rolled and revoked; then everything that the stack wrote is searched.
 
-use std::path::Path;
-
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use stack_tests::Stack;
-use stack_tests::fixture::call;
+use stack_tests::fixture::{self, call};
 use stack_tests::suite::Test;
+use stack_tests::{Stack, read_all};
 
-use crate::vault::{bailey_ok_with, keepers};
+use crate::vault::keepers;
 
 pub const TESTS: &[(&str, Test)] = &[(
     "no_value_of_the_vault_is_found_anywhere",
@@ -26,7 +26,7 @@ const ROLLED_TO: &str = "after-b7d4306e-2c98-4f5a";
 fn no_value_of_the_vault_is_found_anywhere(stack: &Stack) -> anyhow::Result<()> {
     keepers(stack)?;
     for (name, value) in CANARIES {
-        bailey_ok_with(stack, &["vault", "set", name, "--grant", "keeper"], value)?;
+        fixture::seal_secret(stack, name, value, "keeper")?;
     }
     let mut client = stack.client()?;
     let mut tell = || -> anyhow::Result<String> {
@@ -37,7 +37,7 @@ fn no_value_of_the_vault_is_found_anywhere(stack: &Stack) -> anyhow::Result<()> 
         Ok(answers)
     };
     let mut answers = tell()?;
-    bailey_ok_with(stack, &["vault", "roll", "canary-rolled"], ROLLED_TO)?;
+    stack.bailey_ok_with(&["vault", "roll", "canary-rolled"], ROLLED_TO)?;
     stack.bailey_ok(&["vault", "revoke", "canary-revoked"])?;
     answers += &tell()?;
     ensure!(answers.contains("[secret:"), "nothing was told: {answers}");
@@ -82,22 +82,10 @@ fn needles() -> Vec<(String, String)> {
 
 /// The characters of the base64 of `value` behind `shift` bytes that depend on nothing but `value`.
 fn base64_core(value: &str, shift: usize) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let skip = (3 - shift) % 3;
-    let whole = value
-        .as_bytes()
-        .get(skip..)
-        .unwrap_or_default()
-        .chunks_exact(3);
-    let digits = whole.flat_map(|group| {
-        let bits = group
-            .iter()
-            .fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte));
-        [18, 12, 6, 0].map(|by| (bits >> by) & 63)
-    });
-    digits
-        .filter_map(|digit| ALPHABET.get(digit).copied().map(char::from))
-        .collect()
+    let bytes = value.as_bytes().get(skip..).unwrap_or_default();
+    // Whole groups of three have no padding.
+    STANDARD.encode(&bytes[..bytes.len() / 3 * 3])
 }
 
 fn search(what: &str, bytes: &[u8], needles: &[(String, String)]) -> anyhow::Result<()> {
@@ -118,14 +106,10 @@ fn written(stack: &Stack) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         }
     }
     // The demo's key and the operator's tokens are no canaries, and the fixtures are not written by the stack.
-    let mut folder = Vec::new();
+    let mut folder = String::new();
     read_all(&stack.home.join("config"), &mut folder)?;
-    all.push(("config/".to_owned(), folder));
-    let (ours, composed) = (
-        format!("bailey.stack={}", stack.name()),
-        format!("com.docker.compose.project={}", stack.project()),
-    );
-    for label in [ours, composed] {
+    all.push(("config/".to_owned(), folder.into_bytes()));
+    for label in labels(stack) {
         for id in stack.containers(&[&label])? {
             let inspected = stack.docker(&["inspect", &id]);
             // A cell may be gone by now.
@@ -144,10 +128,7 @@ fn written(stack: &Stack) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 
 fn volumes(stack: &Stack) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
-    for label in [
-        format!("bailey.stack={}", stack.name()),
-        format!("com.docker.compose.project={}", stack.project()),
-    ] {
+    for label in labels(stack) {
         let filter = format!("label={label}");
         let listed = stack.docker(&["volume", "ls", "--quiet", "--filter", &filter])?;
         names.extend(listed.lines().map(str::to_owned));
@@ -156,6 +137,14 @@ fn volumes(stack: &Stack) -> anyhow::Result<Vec<String>> {
     names.dedup();
     ensure!(names.len() > 3, "{names:?}");
     Ok(names)
+}
+
+/// The label of what the stack makes itself, and of what Compose makes for it.
+fn labels(stack: &Stack) -> [String; 2] {
+    [
+        format!("bailey.stack={}", stack.name()),
+        format!("com.docker.compose.project={}", stack.project()),
+    ]
 }
 
 /// A volume's files as one tar, read by root in a container of its own. Databases are searched with their write-ahead logs as they lie there.
@@ -204,16 +193,4 @@ fn hoard(stack: &Stack) -> anyhow::Result<Vec<u8>> {
     let volumes = volumes(stack)?;
     let own = volumes.iter().find(|name| name.contains("keeper"));
     contents(stack, own.context("the plugin has no volume")?)
-}
-
-fn read_all(dir: &Path, all: &mut Vec<u8>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            read_all(&path, all)?;
-        } else {
-            all.extend(std::fs::read(path)?);
-        }
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use stack_tests::Stack;
-use stack_tests::fixture::call;
+use stack_tests::fixture::{self, call};
 use stack_tests::suite::Test;
 
 use crate::calls::CANARY;
@@ -86,10 +86,7 @@ fn no_service_but_the_broker_keeps_a_secret_in_its_memory(stack: &Stack) -> anyh
     for command in ["tells", "complains"] {
         call(&mut stack.client()?, "hostile", command, &json!({}))?;
     }
-    let answer = stack
-        .client()?
-        .post("/plugin/hostile/ignores_sigterm", &json!({ "payload": {} }))?;
-    ensure!(answer.status == 202, "{}: {}", answer.status, answer.text);
+    fixture::queued(stack, "hostile", "ignores_sigterm", &json!({}))?;
 
     // When the memory of the cell, and of those who must have the value, is searched, then it is found: so the search finds it
     stack.until(LIMIT, "the secret in the cell's memory", || {

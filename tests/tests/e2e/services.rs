@@ -168,10 +168,7 @@ fn ticks(stack: &Stack, least: u64) -> anyhow::Result<u64> {
 
 fn a_service_runs_and_its_events_start_a_pipeline(stack: &Stack) -> anyhow::Result<()> {
     // Given a plugin whose manifest says that it is a service, when it is locked
-    fixture::copy(
-        &checkout().join("tests/fixtures/plugins/ticker"),
-        &fixture::root(stack).join("ticker"),
-    )?;
+    fixture::add(stack, &["ticker"], "")?;
     lock(stack, TICKER)?;
     // then it runs, as one job that does not end,
     let found = running(stack, "ticker", |_| true)?;
@@ -279,10 +276,7 @@ fn a_lock_that_changes_nothing_of_it_leaves_a_service_alone(stack: &Stack) -> an
         cell(stack, "ticker")?,
         service(stack, "ticker")?["job_id"].clone(),
     );
-    fixture::copy(
-        &checkout().join("tests/fixtures/plugins/moody"),
-        &fixture::root(stack).join("moody"),
-    )?;
+    fixture::add(stack, &["moody"], "")?;
     lock(stack, MOODY)?;
     running(stack, "silent", |_| true)?;
     let before = ticks(stack, 0)?;

@@ -1,13 +1,10 @@
 //! The operator's whole life with secrets, over the CLI and what the plugins then get.
 
-use std::io::Write as _;
-use std::process::{Output, Stdio};
-
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use stack_tests::Stack;
 use stack_tests::fixture::{self, call};
 use stack_tests::suite::Test;
-use stack_tests::{Stack, checkout};
 
 pub const TESTS: &[(&str, Test)] = &[
     (
@@ -74,35 +71,6 @@ pub fn keepers(stack: &Stack) -> anyhow::Result<()> {
     fixture::lock(stack)
 }
 
-/// Runs the CLI with something on its standard input.
-pub fn bailey_with(stack: &Stack, args: &[&str], input: &str) -> anyhow::Result<Output> {
-    let binary = checkout().join("build/bin/bailey");
-    let mut command = stack.command(binary.to_str().context("path")?);
-    command.arg("--home").arg(&stack.home).args(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::piped()).spawn()?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    match stdin.write_all(input.as_bytes()) {
-        // What refuses at once does not read.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
-    drop(stdin);
-    Ok(child.wait_with_output()?)
-}
-
-/// The same; it must succeed.
-pub fn bailey_ok_with(stack: &Stack, args: &[&str], input: &str) -> anyhow::Result<String> {
-    let output = bailey_with(stack, args, input)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "bailey {}: {errors}",
-        args.join(" ")
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// What a keeper was given, as hashes.
 fn shown(stack: &Stack, plugin: &str) -> anyhow::Result<Value> {
     let done = call(&mut stack.client()?, plugin, "show", &json!({}))?;
@@ -141,12 +109,12 @@ fn a_secret_that_is_set_rolled_and_revoked_is_what_the_next_call_gets(
 ) -> anyhow::Result<()> {
     keepers(stack)?;
     let (first, second) = ("keeper-first-value", "keeper-second-value");
-    bailey_ok_with(stack, &["vault", "set", "life", "--grant", "keeper"], first)?;
+    fixture::seal_secret(stack, "life", first, "keeper")?;
     ensure!(shown(stack, "keeper")?["secrets"]["life"] == sha256(first));
-    bailey_ok_with(stack, &["vault", "roll", "life"], second)?;
+    stack.bailey_ok_with(&["vault", "roll", "life"], second)?;
     ensure!(shown(stack, "keeper")?["secrets"]["life"] == sha256(second));
     // `set` does not change it.
-    let again = bailey_with(stack, &["vault", "set", "life", "--grant", "keeper"], first)?;
+    let again = stack.bailey_with(&["vault", "set", "life", "--grant", "keeper"], first)?;
     let said = String::from_utf8_lossy(&again.stderr);
     ensure!(!again.status.success() && said.contains("roll"), "{said}");
     ensure!(shown(stack, "keeper")?["secrets"]["life"] == sha256(second));
@@ -161,7 +129,7 @@ fn a_secret_that_is_set_rolled_and_revoked_is_what_the_next_call_gets(
     is_recorded(stack, "ticket.made", |fields| {
         fields["plugin"] == "keeper" && fields["secret_revoked"] == json!(["life"])
     })?;
-    let again = bailey_with(stack, &["vault", "set", "life"], first)?;
+    let again = stack.bailey_with(&["vault", "set", "life"], first)?;
     let said = String::from_utf8_lossy(&again.stderr);
     ensure!(
         !again.status.success() && said.contains("cannot be used again"),
@@ -187,11 +155,7 @@ fn the_broker_makes_values_that_nobody_sees(stack: &Stack) -> anyhow::Result<()>
     stack.bailey_ok(&[&set[..], &["--grant", "keeper"]].concat())?;
     let before = shown(stack, "keeper")?["secrets"]["made"].clone();
     ensure!(before.is_string());
-    bailey_ok_with(
-        stack,
-        &["vault", "set", "typed", "--grant", "keeper"],
-        "typed-value",
-    )?;
+    fixture::seal_secret(stack, "typed", "typed-value", "keeper")?;
     let rolled = stack.bailey_ok(&["vault", "roll-principal", "keeper", "--json"])?;
     let rolled: Value = serde_json::from_str(&rolled)?;
     ensure!(
@@ -220,11 +184,7 @@ fn config_refers_to_secrets_and_fails_without_them(stack: &Stack) -> anyhow::Res
         ("ref-token", "the-token-value"),
         ("ref-deep", "the-deep-value"),
     ] {
-        bailey_ok_with(
-            stack,
-            &["vault", "set", name, "--grant", "keeper_ref"],
-            value,
-        )?;
+        fixture::seal_secret(stack, name, value, "keeper_ref")?;
     }
     let found = shown(stack, "keeper_ref")?;
     ensure!(
@@ -260,11 +220,7 @@ fn config_refers_to_secrets_and_fails_without_them(stack: &Stack) -> anyhow::Res
 
 fn what_runs_in_the_name_of_a_revoked_principal_fails(stack: &Stack) -> anyhow::Result<()> {
     keepers(stack)?;
-    bailey_ok_with(
-        stack,
-        &["vault", "set", "gone", "--grant", "keeper_gone"],
-        "gone-value",
-    )?;
+    fixture::seal_secret(stack, "gone", "gone-value", "keeper_gone")?;
     ensure!(shown(stack, "keeper_gone")?["secrets"]["gone"] == sha256("gone-value"));
     stack.bailey_ok(&["vault", "revoke-principal", "keeper_gone"])?;
     let failed = failure(stack, "keeper_gone")?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stack_tests::Stack;
-use stack_tests::fixture::call;
+use stack_tests::fixture::{call, queued};
 use stack_tests::suite::Test;
 
 use crate::away::{Away, Inside};
@@ -33,15 +33,6 @@ fn working(stack: &Stack) -> anyhow::Result<String> {
         Ok(cell.filter(|cell| cell["State"]["Running"] == true))
     })?;
     Ok(id)
-}
-
-fn queued(stack: &Stack, plugin: &str, act: &str, payload: &Value) -> anyhow::Result<String> {
-    let path = format!("/plugin/{plugin}/{act}");
-    let answer = stack
-        .client()?
-        .post(&path, &json!({ "payload": payload }))?;
-    ensure!(answer.status == 202, "{} {}", answer.status, answer.text);
-    Ok(answer.json["job_id"].as_str().context("no job")?.to_owned())
 }
 
 /// Waits for a job's success.

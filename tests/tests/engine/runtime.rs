@@ -1,14 +1,13 @@
 //! A stronger runtime than the engine's own: gVisor, as Debian has it.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use stack_tests::Stack;
 use stack_tests::fixture::{self, call};
 use stack_tests::suite::Test;
-use stack_tests::{Stack, checkout};
 
 use crate::settings::Setting;
 
@@ -36,16 +35,11 @@ accounts:
 
 fn observed(stack: &Stack, plugin: &str, act: &str, payload: &Value) -> anyhow::Result<Value> {
     let job = call(&mut stack.client()?, plugin, act, payload)?;
-    ensure!(job["status"] == "succeeded", "{plugin} {act}: {job}");
-    let text = job["result"].as_str().context("no result")?;
-    Ok(serde_json::from_str(text)?)
+    fixture::observed(&job).with_context(|| format!("{plugin} {act}"))
 }
 
 fn uid(stack: &Stack, plugin: &str) -> anyhow::Result<u64> {
-    let text = fs::read(stack.home.join("config/bailey.lock"))?;
-    let signed = bailey_trust::source::from_file_text(&text).map_err(anyhow::Error::msg)?;
-    let lock: Value = serde_json::from_slice(&signed.payload)?;
-    let uid = lock["plugins"][plugin]["uid"].as_u64();
+    let uid = fixture::locked(stack, plugin)?["uid"].as_u64();
     uid.with_context(|| format!("{plugin} has no uid"))
 }
 
@@ -76,12 +70,7 @@ fn plugins_run_under_a_stronger_runtime(stack: &Stack) -> anyhow::Result<()> {
 
 /// Has the engine know the runtime by two names.
 fn registered(stack: &Stack) -> anyhow::Result<Setting> {
-    let folder = checkout().join("target/engine-runsc");
-    let made = Command::new(checkout().join("tests/fixtures/runsc.sh"))
-        .arg(&folder)
-        .output()?;
-    let text = String::from_utf8_lossy(&made.stderr);
-    ensure!(made.status.success(), "runsc cannot be had: {text}");
+    let folder = fixture::unpacked("runsc.sh", "engine-runsc").context("runsc cannot be had")?;
     let program = folder.join("usr/bin/runsc");
     let runtimes = json!({
         "runsc": {"path": program, "runtimeArgs": ["--network=none"]},

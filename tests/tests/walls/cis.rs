@@ -3,9 +3,10 @@
 use anyhow::ensure;
 use serde_json::{Value, json};
 use stack_tests::Stack;
+use stack_tests::fixture::observed;
 use stack_tests::suite::Test;
 
-use crate::control::{Running, observed};
+use crate::control::Running;
 
 pub const TESTS: &[(&str, Test)] = &[
     (

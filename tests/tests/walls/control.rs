@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use stack_tests::fixture::call;
+use stack_tests::fixture::{call, observed, queued};
 use stack_tests::{Stack, checkout};
 
 /// What the act observed in a cell.
@@ -24,13 +24,6 @@ pub fn in_cell_of(
     observed(&call(&mut stack.client()?, plugin, act, payload)?)
 }
 
-/// What the plugin says that it observed.
-pub fn observed(job: &Value) -> anyhow::Result<Value> {
-    ensure!(job["status"] == "succeeded", "the act itself failed: {job}");
-    let text = job["result"].as_str().context("no result")?;
-    serde_json::from_str(text).with_context(|| format!("the result is no JSON: {text}"))
-}
-
 /// A call that goes on while the test does something else.
 pub struct Running {
     path: String,
@@ -39,12 +32,7 @@ pub struct Running {
 impl Running {
     /// Starts it.
     pub fn start(stack: &Stack, plugin: &str, act: &str, payload: &Value) -> anyhow::Result<Self> {
-        let path = format!("/plugin/{plugin}/{act}");
-        let answer = stack
-            .client()?
-            .post(&path, &json!({ "payload": payload }))?;
-        ensure!(answer.status == 202, "{} {}", answer.status, answer.text);
-        let id = answer.json["job_id"].as_str().context("no job")?;
+        let id = queued(stack, plugin, act, payload)?;
         Ok(Self {
             path: format!("/job/{id}?wait=60s"),
         })

@@ -1,11 +1,9 @@
 //! The way out: what a plugin can reach that was granted something, and what not.
 
-use std::fs;
-
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stack_tests::suite::Test;
-use stack_tests::{Stack, checkout, fixture};
+use stack_tests::{Stack, fixture};
 
 use crate::control::{CELL, Control, in_cell, in_cell_of};
 use crate::outside::Outside;
@@ -75,7 +73,7 @@ fn ssh_runs_a_command_on_a_granted_host(stack: &Stack) -> anyhow::Result<()> {
     outside.stand_for(&["203.0.113.9"])?;
     fixture::seal_secret(stack, "walls_key", &outside.key()?, "walls_out")?;
     let known = outside.known_hosts()?;
-    let connect = documented_connect()?;
+    let connect = bailey_test::documented_connect();
     let ssh = |key: &str, host: &str| {
         let payload = json!({"host": host, "key": key, "known_hosts": known, "connect": connect});
         in_cell_of(stack, "walls_out", "ssh", &payload)
@@ -104,15 +102,6 @@ fn ssh_runs_a_command_on_a_granted_host(stack: &Stack) -> anyhow::Result<()> {
         "where nothing is granted: {elsewhere}"
     );
     Ok(())
-}
-
-/// The program for `ProxyCommand` as the how-to has it.
-fn documented_connect() -> anyhow::Result<String> {
-    let text = fs::read_to_string(checkout().join("docs/how-to/egress.md"))?;
-    let blocks = text.split("```python\n").skip(1);
-    let mut programs = blocks.filter_map(|rest| rest.split("```").next());
-    let found = programs.find(|program| program.contains("CONNECT {0}:{1}"));
-    Ok(found.context("the how-to has no such program")?.to_owned())
 }
 
 fn all(found: &Value, targets: &[String], answer: &str) -> bool {

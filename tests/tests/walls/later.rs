@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use stack_tests::fixture::{self, call};
+use stack_tests::fixture::{self, call, observed};
 use stack_tests::suite::Test;
 use stack_tests::{Stack, checkout};
 
 use crate::CANARY;
-use crate::control::{CELL, Control, Running, in_cell, observed};
+use crate::control::{CELL, Control, Running, in_cell};
 
 pub const TESTS: &[(&str, Test)] = &[
     (

@@ -1,14 +1,14 @@
 //! The lease of one call: of no use to anybody else, also where its token is known, and a record of each connection under it.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stack_tests::Stack;
+use stack_tests::fixture::{locked, observed};
 use stack_tests::suite::Test;
 
-use crate::control::{Running, in_cell_of, observed};
+use crate::control::{Running, in_cell_of};
 use crate::outside::{COUNTED, Outside};
 
 pub const TESTS: &[(&str, Test)] = &[
@@ -115,7 +115,7 @@ fn at_the_door(stack: &Stack, uid: u32, program: &str, argument: &str) -> anyhow
 fn what_was_never_a_lease_is_of_no_use(stack: &Stack) -> anyhow::Result<()> {
     // A statement of the thief's own, and a token that was guessed: with the identity of the runner, of a cell, and of a holder.
     let forged = json!({"payload": "e30=", "signature": "AA=="}).to_string() + "\n";
-    for uid in [10_004, 20_000, locked(stack, "walls_out")?.holder] {
+    for uid in [10_004, 20_000, uids(stack, "walls_out")?.holder] {
         let answers = at_the_door(stack, uid, FORGER, &forged)?;
         let refused = |name: &str| {
             answers[name]
@@ -136,12 +136,10 @@ struct Uids {
     holder: u32,
 }
 
-fn locked(stack: &Stack, plugin: &str) -> anyhow::Result<Uids> {
-    let text = fs::read(stack.home.join("config/bailey.lock"))?;
-    let signed = bailey_trust::source::from_file_text(&text).map_err(anyhow::Error::msg)?;
-    let lock: Value = serde_json::from_slice(&signed.payload)?;
+fn uids(stack: &Stack, plugin: &str) -> anyhow::Result<Uids> {
+    let locked = locked(stack, plugin)?;
     let uid = |name: &str| {
-        let uid = lock["plugins"][plugin][name].as_u64();
+        let uid = locked[name].as_u64();
         let uid = uid.with_context(|| format!("{plugin} has no {name}"))?;
         anyhow::Ok(u32::try_from(uid)?)
     };
@@ -158,10 +156,7 @@ fn the_stolen_lease_of_another_is_of_no_use(stack: &Stack) -> anyhow::Result<()>
     outside.stand_for(&["203.0.113.9"])?;
     let payload = json!({"gate": "granted.test:7071", "then": "granted.test:80"});
     let holding = Running::start(stack, "walls_out", "hold", &payload)?;
-    let (own, other) = (
-        locked(stack, "walls_out")?,
-        locked(stack, "walls_out_sibling")?,
-    );
+    let (own, other) = (uids(stack, "walls_out")?, uids(stack, "walls_out_sibling")?);
     let stolen = stack.until(Duration::from_secs(30), "the use of a lease", || {
         let Some(holder) = holder(stack, "walls_out")? else {
             return Ok(None);

@@ -4,11 +4,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use stack_tests::{Stack, checkout};
+use anyhow::Context as _;
+use stack_tests::{Stack, fixture};
 
 /// Bytes that the stand-in answers to whoever has said all on port 7070.
 pub const COUNTED: u64 = 54_321;
@@ -89,7 +88,8 @@ impl<'a> Outside<'a> {
         ] {
             args.extend(["--network-alias", alias]);
         }
-        let server = format!("{}:/dropbear:ro", ssh_server()?.display());
+        let server = fixture::unpacked("dropbear.sh", "walls-dropbear").context("no SSH server")?;
+        let server = format!("{}:/dropbear:ro", server.display());
         args.extend(["--volume", &made, "--volume", &server]);
         args.extend(["--entrypoint", "/bin/bash"]);
         args.extend(["bailey/base-tools:current", "-c", OUTSIDE]);
@@ -177,15 +177,4 @@ impl Drop for Outside<'_> {
             eprintln!("{} was not removed: {error:#}", self.name);
         }
     }
-}
-
-/// Where a real SSH server is, unpacked from Debian's packages and not installed.
-fn ssh_server() -> anyhow::Result<PathBuf> {
-    let folder = checkout().join("target/walls-dropbear");
-    let made = Command::new(checkout().join("tests/fixtures/dropbear.sh"))
-        .arg(&folder)
-        .output()?;
-    let text = String::from_utf8_lossy(&made.stderr);
-    ensure!(made.status.success(), "no SSH server: {text}");
-    Ok(folder)
 }

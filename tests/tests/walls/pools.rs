@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 use stack_tests::Stack;
-use stack_tests::fixture::call;
+use stack_tests::fixture::{call, observed};
 use stack_tests::suite::Test;
 
-use crate::control::{in_cell_of, observed};
+use crate::control::in_cell_of;
 
 pub const TESTS: &[(&str, Test)] = &[
     (

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use stack_tests::fixture::call;
+use stack_tests::fixture::{call, observed};
 use stack_tests::suite::Test;
 use stack_tests::{Stack, fixture};
-
-use crate::control::observed;
 
 pub const TESTS: &[(&str, Test)] = &[(
     "a_state_is_bounded_as_a_whole",

@@ -5,10 +5,10 @@ use std::fs;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stack_tests::Stack;
-use stack_tests::fixture::call;
+use stack_tests::fixture::{call, observed};
 use stack_tests::suite::Test;
 
-use crate::control::{CELL, Control, Running, in_cell, observed};
+use crate::control::{CELL, Control, Running, in_cell};
 
 pub const TESTS: &[(&str, Test)] = &[
     (

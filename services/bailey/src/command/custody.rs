@@ -10,7 +10,6 @@ use bailey_proto::management::v1::{
     UnsealRequest,
 };
 use bailey_trust::SealingKey;
-use bailey_types::Timestamp;
 use serde_json::json;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
@@ -22,7 +21,7 @@ use crate::cli::custody::{
 use crate::forward;
 use crate::home::Home;
 use crate::manage::{self, Admin, refused};
-use crate::output::{Done, Out, plain};
+use crate::output::{Done, Out, day, plain, time};
 
 /// Largest encrypted vault; the broker's limit too.
 const MAX_VAULT_BYTES: usize = 32 << 20;
@@ -75,7 +74,6 @@ async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         .await
         .map_err(refused("broker"))?
         .into_inner();
-    let time = |ms: i64| Timestamp(ms).to_rfc3339();
     if home.json() {
         let others = listed.others.iter().map(|it| {
             json!({ "recipient": it.recipient, "note": it.note, "added_at": time(it.added_at_ms) })
@@ -85,11 +83,10 @@ async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         return Ok(Done::Well);
     }
     let own = [listed.own, String::new(), "the stack's own key".to_owned()];
-    let others = listed.others.iter().map(|it| {
-        let day = time(it.added_at_ms);
-        let day = day.get(..10).unwrap_or_default().to_owned();
-        [it.recipient.clone(), day, plain(&it.note)]
-    });
+    let others = listed
+        .others
+        .iter()
+        .map(|it| [it.recipient.clone(), day(it.added_at_ms), plain(&it.note)]);
     let rows: Vec<_> = std::iter::once(own).chain(others).collect();
     out.table(["RECIPIENT", "ADDED", ""], &rows);
     Ok(Done::Well)

@@ -18,7 +18,7 @@ use crate::Misconfigured;
 use crate::cli::pki::{NewRootArgs, PkiVerb};
 use crate::home::Home;
 use crate::manage::{self, Admin, refused};
-use crate::output::{Done, Out, plain};
+use crate::output::{Done, Out, day, plain};
 
 /// A broker that runs has this locked.
 const IN_USE: &str = ".vault.age.lock";
@@ -105,10 +105,6 @@ fn service(of: &ServiceCertificate) -> [String; 5] {
 /// Enough of a serial to tell two apart; `--json` has all of it.
 fn short(serial: &str) -> String {
     plain(serial).chars().take(16).collect()
-}
-
-fn day(ms: i64) -> String {
-    Timestamp(ms).to_utc().format("%Y-%m-%d").to_string()
 }
 
 fn minute(ms: i64) -> String {

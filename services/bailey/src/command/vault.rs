@@ -13,6 +13,7 @@ use bailey_proto::management::v1::{
     InitRequest, ListRequest, ListResponse, PrincipalEntry, StatusRequest,
 };
 use bailey_types::PrincipalName;
+use clap::ValueEnum;
 use serde_json::json;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
@@ -125,4 +126,11 @@ async fn status(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         other => out.line(format_args!("{other}: {}", plain(&status.detail))),
     }
     Ok(Done::Well)
+}
+
+/// What is written on the command line for one of several values.
+fn value_name(value: &impl ValueEnum) -> String {
+    let name = value.to_possible_value();
+    name.map(|name| name.get_name().to_owned())
+        .unwrap_or_default()
 }

@@ -28,7 +28,7 @@ pub(super) struct Derived {
     state: StateKind,
     egress: Vec<String>,
     host_paths: Vec<HostPath>,
-    walls: Walls,
+    pub(super) walls: Walls,
     reset_state: bool,
 }
 

@@ -7,7 +7,7 @@ use bailey_config::{Config, PluginConfig};
 use bailey_plugin::discovery::{self, Discovery, Found};
 use bailey_plugin::tree::Tree;
 use bailey_plugin::{Limits, Manifest};
-use bailey_trust::{Lock, LockProposal, MAX_SERVICES, ProposedPlugin, ServiceTerms};
+use bailey_trust::{Lock, LockProposal, MAX_SERVICES, ProposedPlugin};
 use bailey_types::PluginName;
 
 use super::derived::{Derived, Sources, Terms};
@@ -36,18 +36,19 @@ pub(super) async fn all(
             manifest: &found.manifest,
             terms,
         };
-        check(sources, &mut problems);
-        chosen.push((sources, found));
+        let derived = check(sources, &mut problems);
+        chosen.push((sources, found, derived));
     }
     problems.extend(unknown_resets(terms, &config));
-    problems.extend(too_many_services(
-        chosen.iter().map(|(sources, _)| *sources),
-    ));
+    let services = chosen
+        .iter()
+        .filter(|(_, _, derived)| derived.walls.service.is_some());
+    problems.extend(too_many_services(services.count()));
     fail_with(&problems)?;
     let mut plugins = BTreeMap::new();
-    for (sources, found) in chosen {
+    for (sources, found, derived) in chosen {
         let name = sources.name;
-        let proposed = propose(sources, found, present, &plugins, sealer).await;
+        let proposed = propose((sources, derived), found, present, &plugins, sealer).await;
         plugins.insert(
             name.clone(),
             proposed.with_context(|| format!("sealing {name}"))?,
@@ -82,7 +83,7 @@ pub(super) async fn one(
         terms,
     };
     let mut problems = Vec::new();
-    check(sources, &mut problems);
+    let derived = check(sources, &mut problems);
     for other in terms.reset_state.iter().filter(|other| *other != name) {
         problems.push(format!("--reset-state {other}: only {name} is locked here"));
     }
@@ -92,7 +93,8 @@ pub(super) async fn one(
         .iter()
         .map(|(name, locked)| (name.clone(), locked.proposed.clone()))
         .collect();
-    let proposed = propose(sources, found, Some(present), &BTreeMap::new(), sealer).await;
+    let done = BTreeMap::new();
+    let proposed = propose((sources, derived), found, Some(present), &done, sealer).await;
     plugins.insert(
         name.clone(),
         proposed.with_context(|| format!("sealing {name}"))?,
@@ -140,8 +142,7 @@ pub(super) fn config_only(
             manifest: &sealed.manifest,
             terms,
         };
-        check(sources, &mut problems);
-        let (derived, _) = Derived::of(sources);
+        let derived = check(sources, &mut problems);
         if derived.entrypoint != sealed.entrypoint
             || image_of(plugin) != image_of_locked(present, name)
         {
@@ -201,11 +202,7 @@ fn not_found(config: &Config, name: &PluginName, plugin: &PluginConfig) -> Strin
 }
 
 /// Each holds a cell for good, so there is an end to them.
-fn too_many_services<'a>(plugins: impl Iterator<Item = Sources<'a>>) -> Option<String> {
-    let terms = |sources: &Sources<'_>| {
-        ServiceTerms::of(&sources.plugin.container, &sources.manifest.container)
-    };
-    let services = plugins.filter(|sources| terms(sources).is_some()).count();
+fn too_many_services(services: usize) -> Option<String> {
     (services > MAX_SERVICES)
         .then(|| format!("{services} plugins have `mode: service`; at most {MAX_SERVICES} may"))
 }
@@ -218,8 +215,8 @@ fn unknown_resets(terms: &Terms, config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// What the configuration asks of a plugin that its manifest does not have, and what else stands against locking it.
-fn check(sources: Sources<'_>, problems: &mut Vec<String>) {
+/// What the configuration makes of a plugin. Beside it: what it asks that the manifest does not have, and what else stands against locking.
+fn check(sources: Sources<'_>, problems: &mut Vec<String>) -> Derived {
     let Sources {
         config,
         name,
@@ -227,7 +224,8 @@ fn check(sources: Sources<'_>, problems: &mut Vec<String>) {
         manifest,
         ..
     } = sources;
-    problems.extend(Derived::of(sources).1);
+    let (derived, found) = Derived::of(sources);
+    problems.extend(found);
     for key in manifest
         .config_keys
         .required
@@ -260,6 +258,7 @@ fn check(sources: Sources<'_>, problems: &mut Vec<String>) {
             ));
         }
     }
+    derived
 }
 
 fn fail_with(problems: &[String]) -> anyhow::Result<()> {
@@ -277,7 +276,7 @@ fn fail_with(problems: &[String]) -> anyhow::Result<()> {
 }
 
 async fn propose(
-    sources: Sources<'_>,
+    (sources, derived): (Sources<'_>, Derived),
     found: &Found,
     present: Option<&Lock>,
     done: &BTreeMap<PluginName, ProposedPlugin>,
@@ -290,8 +289,6 @@ async fn propose(
     let base = sealer.image(&reference).await?.ok_or_else(|| {
         Misconfigured(format!("the base image {reference} does not exist; `make up` makes ours, others must be loaded into the engine"))
     })?;
-    let (derived, problems) = Derived::of(sources);
-    fail_with(&problems)?;
     let same = |sealed: &&ProposedPlugin| {
         sealed.tree_blake3 == tree.blake3
             && sealed.base == Some(base)

@@ -31,7 +31,6 @@ pub fn run(custody: &mut Custody, now: Timestamp) -> anyhow::Result<String> {
     let own = custody.trust.vault.clone();
     custody.save(&document, &[own], &[&key])?;
     std::fs::rename(&next, &path).with_context(|| format!("replacing {}", path.display()))?;
-    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.with_context(|| format!("syncing {}", folder.display()))?;
+    durable::sync_dir(folder)?;
     Ok("the new admin token is in secrets/cli/admin.token; the old one opens nothing".into())
 }

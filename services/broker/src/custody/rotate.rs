@@ -4,7 +4,7 @@
 //! vault and the CA's keys are readable by the new one only; the new key takes the old one's place. `age.key.next` is there from the first
 //! step to the last, so it says that a rotation is to be finished, and running it again finishes it from wherever it stopped.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -15,30 +15,21 @@ use bailey_trust::{SealingKey, SealingRecipient, seal_to};
 use bailey_types::Timestamp;
 
 use super::Custody;
-use crate::age_key::SEALED_LIMIT_BYTES;
+use crate::age_key::{INTERMEDIATE, ROOT_KEY, SEALED_LIMIT_BYTES};
 use crate::durable::{self, Failed, Like, failed, point};
 use crate::vault::{Deed, Document, content};
 
 /// The new key, until it is the key.
 pub const NEXT: &str = "age.key.next";
 /// Secrets that are sealed to the age key as the vault is.
-const SEALED: [&str; 2] = ["root-ca.key.age", "intermediate.key.age"];
-/// The same, in the vault's folder, once the intermediate CA was replaced.
-const INTERMEDIATE: &str = "intermediate.age";
+const SEALED: [&str; 2] = [ROOT_KEY, "intermediate.key.age"];
 
 pub fn run(custody: &mut Custody, now: Timestamp) -> anyhow::Result<String> {
     let old = Custody::key(&custody.secret("age.key"))?;
     let known = |key: &SealingKey| key.recipient() == custody.trust.vault;
     let next = custody.secret(NEXT);
     let unfinished = next.exists();
-    ensure!(
-        known(&old) || unfinished,
-        Misconfigured(format!(
-            "{} is another key than the one that this stack was made with ({})",
-            custody.secret("age.key").display(),
-            custody.trust.vault
-        ))
-    );
+    ensure!(known(&old) || unfinished, custody.another_key());
     // What cannot be opened is found before anything is changed.
     if !unfinished {
         custody.document(&[&old])?;
@@ -136,8 +127,7 @@ fn seal_again(
 
 fn name_in_trust(custody: &mut Custody, new: &SealingKey) -> anyhow::Result<()> {
     custody.trust.vault = new.recipient();
-    let mut text = serde_json::to_vec_pretty(&custody.trust).context("writing trust.json")?;
-    text.push(b'\n');
+    let text = bailey_roots::trust_text(&custody.trust)?;
     let path = custody.places.config_dir.join("trust.json");
     let like = Like {
         mode: 0o444,
@@ -156,9 +146,7 @@ fn retire(key: &Path, next: &Path) -> Result<(), Failed> {
     point!(key, "retiring");
     std::fs::rename(next, key).map_err(failed("replacing", key))?;
     point!(key, "retired");
-    let folder = key.parent().unwrap_or(Path::new("."));
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(failed("syncing", folder))?;
+    durable::sync_dir(key.parent().unwrap_or(Path::new(".")))?;
     let zeros = vec![0; usize::try_from(size).unwrap_or_default()];
     let wiped = old.write_all(&zeros).and_then(|()| old.sync_all());
     wiped.map_err(failed("writing over", key))

@@ -11,15 +11,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::age_key::{self, SEALED_LIMIT_BYTES};
+use crate::age_key::{self, INTERMEDIATE, ROOT_KEY, SEALED_LIMIT_BYTES};
 use crate::durable::{self, Like};
 use crate::vault::WipingBuffer;
-
-/// In the broker's data folder; sealed to the age key.
-const NAME: &str = "intermediate.age";
-
-/// Sealed to the age key, as `init` made it.
-const ROOT_KEY: &str = "root-ca.key.age";
 
 /// Most intermediates that may still be in use beside the current one: that many certificates fit into what is read again.
 pub(super) const RETIRED_LIMIT: usize = 32;
@@ -101,7 +95,7 @@ impl Keeper {
     pub fn open(settings: &Settings, trust: &Arc<TrustFile>) -> Result<Self, Error> {
         let age_key = settings.secret_path("age.key");
         let key = age_key::read(&age_key, &trust.vault).map_err(Error::Sealed)?;
-        let path = settings.data_dir.join(NAME);
+        let path = settings.data_dir.join(INTERMEDIATE);
         durable::clear(&path).map_err(Error::Write)?;
         let (authority, in_use) = match document(&path, trust, &key)? {
             Some(mut document) => {
@@ -213,7 +207,7 @@ impl Keeper {
             mode: 0o600,
             owner_of: &self.data_dir,
         };
-        durable::replace(&self.data_dir.join(NAME), &sealed, like).map_err(Error::Write)?;
+        durable::replace(&self.data_dir.join(INTERMEDIATE), &sealed, like).map_err(Error::Write)?;
         *in_use = InUse {
             certificate: std::mem::take(&mut document.certificate),
             retired: std::mem::take(&mut document.retired),
@@ -228,15 +222,18 @@ fn document(path: &Path, trust: &TrustFile, key: &SealingKey) -> Result<Option<D
     if !path.try_exists().map_err(read(path))? {
         return Ok(None);
     }
-    let plain = open(path, key, NAME, |e| Error::OpenOwn(path.to_owned(), e))?;
-    let document: Document = serde_json::from_str(&plain).map_err(|_| Error::Malformed(NAME))?;
+    let plain = open(path, key, INTERMEDIATE, |e| {
+        Error::OpenOwn(path.to_owned(), e)
+    })?;
+    let document: Document =
+        serde_json::from_str(&plain).map_err(|_| Error::Malformed(INTERMEDIATE))?;
     if document.version != 1 {
-        return Err(Error::Malformed(NAME));
+        return Err(Error::Malformed(INTERMEDIATE));
     }
     let root = CaCertificate::from_pem(&trust.root_ca_pem).map_err(Error::Certificate)?;
     if document.root != root.sha256 {
         tracing::info!(
-            "{NAME} is of another root: using the intermediate that was made with this one"
+            "{INTERMEDIATE} is of another root: using the intermediate that was made with this one"
         );
         return Ok(None);
     }

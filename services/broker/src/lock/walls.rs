@@ -7,7 +7,7 @@ use std::path::Path;
 use bailey_config::account::{UNTRUSTED, overlap};
 use bailey_config::{Account, Config, PluginConfig};
 use bailey_plugin::Container;
-use bailey_trust::{Mode, ProposedPlugin, SERVE, ServiceTerms, StateKind, StateLimit};
+use bailey_trust::{Mode, ProposedPlugin, SERVE, ServiceTerms, StateLimit};
 
 /// What of a host is as good as the host: the engine's own files, and its socket by the name that systems keep for older programs.
 const OF_THE_ENGINE: [&str; 3] = ["/var/lib/containerd", "/var/lib/docker", "/var/run"];
@@ -45,13 +45,8 @@ pub(super) fn check(
         return Err("is proposed with an account untrusted, which there is not".into());
     }
     check_service(here, there, proposed)?;
-    let carries = [
-        ("state", proposed.state != StateKind::None),
-        ("egress", !proposed.egress.is_empty()),
-        ("host paths", !proposed.host_paths.is_empty()),
-    ];
-    match carries.iter().find(|(_, has)| *has) {
-        Some((what, _)) if proposed.walls.warm > 0 => Err(format!(
+    match proposed.carries() {
+        Some(what) if proposed.walls.warm > 0 => Err(format!(
             "has {what}, so none of its cells may be started before there is a request: `warm` must be 0"
         )),
         Some(_) | None => Ok(()),

@@ -14,6 +14,7 @@ use bailey_trust::SealingRecipient;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
+use super::{change, denied};
 use crate::limiter::Limiter;
 use crate::record;
 use crate::state::State;
@@ -83,22 +84,18 @@ impl CustodyService for Custody {
         let recipient = recipient_of(&recipient)?;
         let (vault, now) = (&self.state.vault, self.state.clock.now());
         let document = vault.document().map_err(|e| status(&e))?;
-        if document
+        let fields = json!({ "recipient": recipient });
+        let adds = document
             .would_add_recipient(vault.recipient(), &recipient, &note)
-            .map_err(|e| self.denied("add_recipient", &recipient, &Error::Refused(e.into())))?
-        {
+            .map_err(|e| Error::Refused(e.into()));
+        if adds.map_err(|e| denied(&self.state, "add_recipient", &fields, &e))? {
             // Whoever holds that key can read everything: not without a record.
-            let fields = json!({ "recipient": recipient });
             self.before("vault.recipient_added", &fields).await?;
         }
-        let added = vault.change(|document| {
-            Ok(document.add_recipient(vault.recipient(), recipient.clone(), note, now)?)
-        });
-        let outcome = if added.map_err(|e| self.denied("add_recipient", &recipient, &e))? {
-            "added"
-        } else {
-            "exists"
-        };
+        let added = change(&self.state, "add_recipient", &fields, |document| {
+            Ok(document.add_recipient(vault.recipient(), recipient, note, now)?)
+        })?;
+        let outcome = if added { "added" } else { "exists" };
         let outcome = outcome.into();
         Ok(Response::new(AddRecipientResponse { outcome }))
     }
@@ -108,12 +105,10 @@ impl CustodyService for Custody {
         request: Request<RemoveRecipientRequest>,
     ) -> Result<Response<RemoveRecipientResponse>, Status> {
         let recipient = recipient_of(&request.into_inner().recipient)?;
-        let removed = self
-            .state
-            .vault
-            .change(|document| Ok(document.remove_recipient(&recipient)?));
-        removed.map_err(|e| self.denied("remove_recipient", &recipient, &e))?;
         let fields = json!({ "recipient": recipient });
+        change(&self.state, "remove_recipient", &fields, |document| {
+            Ok(document.remove_recipient(&recipient)?)
+        })?;
         self.state.records.note("vault.recipient_removed", &fields);
         Ok(Response::new(RemoveRecipientResponse {}))
     }
@@ -143,15 +138,6 @@ impl Custody {
     async fn before(&self, kind: &'static str, fields: &serde_json::Value) -> Result<(), Status> {
         let recorded = self.state.records.before(kind, fields).await;
         recorded.map_err(|e| status(&e))
-    }
-
-    /// A refusal is recorded, as those of the other verbs are.
-    fn denied(&self, operation: &str, recipient: &SealingRecipient, error: &Error) -> Status {
-        if let Error::Refused(refused) = error {
-            let fields = json!({ "operation": operation, "recipient": recipient, "reason": refused.token() });
-            self.state.records.refusal("vault.refused", &fields);
-        }
-        status(error)
     }
 }
 

@@ -59,10 +59,10 @@ impl TicketService for Tickets {
             })?
         };
         let made = made.map_err(|refused| self.refused(&refused))?;
-        let delivers = made.delivers();
         let Made {
             ticket,
             sealed,
+            delivers,
             record,
         } = made;
         let (records, record) = (&self.state.records, record.into());

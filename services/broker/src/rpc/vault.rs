@@ -22,11 +22,10 @@ use serde_json::{Value as Json, json};
 use tonic::{Request, Response, Status};
 
 use self::asked::invalid;
+use super::change;
 use crate::state::State;
 use crate::token::{BadScope, Bearer, Scope};
-use crate::vault::{
-    Document, Error, Nonce, PrincipalKind, Refused, SetOutcome, State as VaultState,
-};
+use crate::vault::{Document, Nonce, PrincipalKind, Refused, SetOutcome, State as VaultState};
 
 pub struct Vault {
     state: Arc<State>,
@@ -35,27 +34,6 @@ pub struct Vault {
 impl Vault {
     pub fn new(state: Arc<State>) -> Self {
         Self { state }
-    }
-
-    /// Changes the vault. A refusal is recorded with what was asked, as a change is by whoever calls this.
-    fn change<T>(
-        &self,
-        operation: &'static str,
-        asked: &Json,
-        change: impl FnOnce(&mut Document) -> Result<T, Refused>,
-    ) -> Result<T, Status> {
-        let changed = self.state.vault.change(change);
-        changed.map_err(|error| {
-            if let Error::Refused(refused) = &error {
-                let mut fields = asked.clone();
-                if let Json::Object(fields) = &mut fields {
-                    fields.insert("operation".into(), json!(operation));
-                    fields.insert("reason".into(), json!(refused.token()));
-                }
-                self.state.records.refusal("vault.refused", &fields);
-            }
-            status(&error)
-        })
     }
 
     fn note(&self, kind: &'static str, fields: &Json) {
@@ -100,16 +78,16 @@ impl VaultService for Vault {
         let asked = asked::set_secret(request.into_inner())?;
         let (name, now) = (asked.name.clone(), self.state.clock.now());
         let fields = json!({ "secret": name });
-        let (outcome, secret) = self.change("set", &fields, |document| {
+        let (outcome, (grants, pattern)) = change(&self.state, "set", &fields, |document| {
             let outcome = document.set_secret(asked, now)?;
-            Ok((outcome, document.secrets.get(&name).cloned()))
+            let secret = document.secrets.get(&name);
+            let recorded = secret.map(|s| (s.authorized_principals.clone(), s.pattern));
+            Ok((outcome, recorded.unzip()))
         })?;
         let outcome = match outcome {
             SetOutcome::Set => "set",
             SetOutcome::Changed => "changed",
         };
-        let grants = secret.as_ref().map(|secret| &secret.authorized_principals);
-        let pattern = secret.as_ref().map(|secret| secret.pattern);
         let fields =
             json!({ "secret": name, "outcome": outcome, "granted_to": grants, "pattern": pattern });
         self.note("secret.set", &fields);
@@ -125,9 +103,12 @@ impl VaultService for Vault {
         let name: SecretName = name.parse().map_err(invalid)?;
         let value = asked::value(&value)?;
         let now = self.state.clock.now();
-        let roll_count = self.change("roll", &json!({ "secret": name }), |document| {
-            document.roll(&name, value, now)
-        })?;
+        let roll_count = change(
+            &self.state,
+            "roll",
+            &json!({ "secret": name }),
+            |document| document.roll(&name, value, now),
+        )?;
         let fields = json!({ "secret": name, "roll_count": roll_count });
         self.note("secret.rolled", &fields);
         Ok(Response::new(RollSecretResponse {
@@ -143,7 +124,9 @@ impl VaultService for Vault {
         let name: SecretName = request.into_inner().name.parse().map_err(invalid)?;
         let now = self.state.clock.now();
         let fields = json!({ "secret": name });
-        if self.change("revoke", &fields, |document| document.revoke(&name, now))? {
+        if change(&self.state, "revoke", &fields, |document| {
+            document.revoke(&name, now)
+        })? {
             self.note("secret.revoked", &fields);
         }
         let outcome = "revoked".into();
@@ -159,7 +142,7 @@ impl VaultService for Vault {
         let lock = self.state.lock.current().ok();
         let deliveries = lock.as_ref().map(|lock| &lock.view);
         let outcome = if apply {
-            self.change("import", &json!({}), |document| {
+            change(&self.state, "import", &json!({}), |document| {
                 import.run(document, deliveries, now)
             })?
         } else {
@@ -195,7 +178,7 @@ impl VaultService for Vault {
         let name: PrincipalName = name.parse().map_err(invalid)?;
         let kind: PrincipalKind = kind.parse().map_err(|e: Refused| status(&e))?;
         let fields = json!({ "principal": name, "kind": kind });
-        let registered = self.change("register", &fields, |document| {
+        let registered = change(&self.state, "register", &fields, |document| {
             document.register(name.clone(), kind)
         })?;
         let outcome = if registered {
@@ -214,7 +197,7 @@ impl VaultService for Vault {
     ) -> Result<Response<RevokePrincipalResponse>, Status> {
         let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
         let fields = json!({ "principal": name });
-        if self.change("revoke_principal", &fields, |document| {
+        if change(&self.state, "revoke_principal", &fields, |document| {
             document.revoke_principal(&name)
         })? {
             self.note("principal.revoked", &fields);
@@ -229,7 +212,8 @@ impl VaultService for Vault {
     ) -> Result<Response<PurgePrincipalResponse>, Status> {
         let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
         let now = self.state.clock.now();
-        let stripped = self.change(
+        let stripped = change(
+            &self.state,
             "purge_principal",
             &json!({ "principal": name }),
             |document| document.purge_principal(&name, now),
@@ -248,7 +232,8 @@ impl VaultService for Vault {
     ) -> Result<Response<RollPrincipalResponse>, Status> {
         let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
         let now = self.state.clock.now();
-        let outcome = self.change(
+        let outcome = change(
+            &self.state,
             "roll_principal",
             &json!({ "principal": name }),
             |document| document.roll_principal(&name, now),
@@ -274,7 +259,7 @@ impl VaultService for Vault {
         let scopes = scopes.map_err(invalid)?;
         let (token, now) = (Bearer::api(), self.state.clock.now());
         let fields = json!({ "token": name, "scopes": scopes });
-        self.change("create_token", &fields, |document| {
+        change(&self.state, "create_token", &fields, |document| {
             document.add_token(name, token.hash(), scopes, now)
         })?;
         self.note("token.created", &fields);
@@ -289,7 +274,7 @@ impl VaultService for Vault {
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         let name: TokenName = request.into_inner().name.parse().map_err(invalid)?;
         let fields = json!({ "token": name });
-        self.change("revoke_token", &fields, |document| {
+        change(&self.state, "revoke_token", &fields, |document| {
             document.revoke_token(&name)
         })?;
         self.note("token.revoked", &fields);

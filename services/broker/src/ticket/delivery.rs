@@ -41,15 +41,13 @@ pub fn of_lock(lock: &Lock) -> Result<Deliveries, String> {
 #[derive(Debug, Default)]
 pub struct Delivered<'a> {
     /// By name.
+    ///
+    /// Invariant: what the plugin's `config` refers to is among them. Socket-proxy takes out of a cell's output what stands here, wherever else it stands.
     pub secrets: BTreeMap<&'a SecretName, &'a Value>,
     /// Granted, but not delivered.
     pub withheld: Vec<&'a SecretName>,
     /// Why they are not.
     pub withheld_for: Withheld,
-    /// Those of `secrets` that the plugin's `config` refers to.
-    ///
-    /// Invariant: they are in `secrets` too. Socket-proxy takes out of a cell's output what stands there, wherever else it stands.
-    pub config_refs: BTreeMap<&'a SecretName, &'a Value>,
 }
 
 /// Why granted secrets are not delivered.
@@ -141,19 +139,14 @@ pub fn decide<'a>(
         }
     }
     for secret in &delivery.config_refs {
-        let (secret, value) = referred(vault, name, secret)?;
-        delivered.config_refs.insert(secret, value);
+        referred(vault, name, secret)?;
     }
     Ok(delivered)
 }
 
 /// A secret that a plugin's `config` refers to: the plugin cannot do without it, so that withholding it is a denial.
-fn referred<'a>(
-    vault: &'a Document,
-    principal: &PrincipalName,
-    name: &SecretName,
-) -> Result<(&'a SecretName, &'a Value), Denial> {
-    let Some((name, secret)) = vault.secrets.get_key_value(name) else {
+fn referred(vault: &Document, principal: &PrincipalName, name: &SecretName) -> Result<(), Denial> {
+    let Some(secret) = vault.secrets.get(name) else {
         let why = format!("the plugin's config refers to the secret {name}, which does not exist");
         return Err((Reason::NoSuchSecret, why));
     };
@@ -164,7 +157,7 @@ fn referred<'a>(
         return Err((Reason::PrincipalNotAuthorized, why));
     }
     match secret.status {
-        Status::Active => Ok((name, &secret.value)),
+        Status::Active => Ok(()),
         Status::Revoked => {
             let why = format!("the plugin's config refers to the secret {name}, which was revoked");
             Err((Reason::SecretRevoked, why))

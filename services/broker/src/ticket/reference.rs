@@ -23,16 +23,17 @@ pub enum Unresolved {
 
 /// The request with every `{"secret_ref": name}` of its member `config` replaced by the value, as a JSON string.
 ///
-/// `request` must have passed `strict_json::check_object`. `values` has exactly the secrets that the lock says `config` refers to: a
-/// request that refers to others, or to fewer, is not the one that the lock makes.
+/// `request` must have passed `strict_json::check_object`. `refs` are exactly the secrets that the lock says `config` refers to: a
+/// request that refers to others, or to fewer, is not the one that the lock makes. `values` has each of them, and may have more.
 pub fn resolve(
     request: &[u8],
+    refs: &BTreeSet<SecretName>,
     values: &BTreeMap<&SecretName, &Value>,
 ) -> Result<WipingBuffer, Unresolved> {
     let text = std::str::from_utf8(request).map_err(|_| Unresolved::Malformed)?;
     let found = references(text)?;
     let named: BTreeSet<_> = found.iter().map(|(_, name)| name).collect();
-    if !named.iter().copied().eq(values.keys().copied()) {
+    if !named.into_iter().eq(refs) {
         return Err(Unresolved::NotAsLocked);
     }
     let mut resolved = WipingBuffer::new();
@@ -123,8 +124,9 @@ mod tests {
                 (name.parse().unwrap(), value)
             })
             .collect();
+        let refs = secrets.iter().map(|(name, _)| name.clone()).collect();
         let values = secrets.iter().map(|(name, value)| (name, value)).collect();
-        let resolved = resolve(request.as_bytes(), &values)?;
+        let resolved = resolve(request.as_bytes(), &refs, &values)?;
         Ok(String::from_utf8(resolved.as_slice().to_vec()).unwrap())
     }
 
@@ -162,6 +164,12 @@ mod tests {
         );
         assert_eq!(resolved("{}", &[("a", "A")]), Err(Unresolved::NotAsLocked));
         assert!(resolved(refers, &[("a", "A")]).is_ok());
+        // That a secret is granted does not put it where the lock refers to none.
+        let name: SecretName = "a".parse().unwrap();
+        let value = Value::from(Zeroizing::new("A".to_owned()));
+        let granted = BTreeMap::from([(&name, &value)]);
+        let resolved = resolve(refers.as_bytes(), &BTreeSet::new(), &granted);
+        assert_eq!(resolved.map(drop), Err(Unresolved::NotAsLocked));
     }
 
     #[test]

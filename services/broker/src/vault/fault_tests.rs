@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bailey_trust::SealingKey;
 use bailey_types::Timestamp;
 
-use super::tests::{Fixture, principal, sealed};
+use super::tests::{Fixture, never_opened, principal, sealed};
 use super::*;
 use crate::faults::{self, STEPS};
 
@@ -174,27 +174,7 @@ fn what_lies_on_the_disk_is_a_vault_or_the_reason_for_a_seal() {
         ),
     ];
     for (what, blob, reason) in cases {
-        std::fs::write(fixture.path("vault.age"), &blob).unwrap();
-        let vault = fixture.open();
-        let said = sealed(&vault);
-        assert!(
-            said.starts_with("vault.age cannot be used") && said.contains(reason),
-            "{what}: {said}"
-        );
-        assert!(!vault.unseal(), "{what}");
-        assert!(
-            matches!(vault.change(|_| Ok(())), Err(Error::Sealed(_))),
-            "{what}"
-        );
-        assert!(
-            matches!(vault.init(fixture.genesis()), Err(Error::Sealed(_))),
-            "{what}"
-        );
-        assert_eq!(
-            std::fs::read(fixture.path("vault.age")).unwrap(),
-            blob,
-            "{what}"
-        );
+        never_opened(&fixture, what, &blob, reason);
     }
     std::fs::write(fixture.path("vault.age"), &good).unwrap();
     assert!(fixture.open().document().is_ok());

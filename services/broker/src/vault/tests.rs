@@ -108,6 +108,31 @@ fn replace(name: &str, grants: &[&str]) -> SetSecret {
     }
 }
 
+/// With `blob` as its vault, the broker is sealed for `reason` and stays so, and `blob` stays as it is.
+pub(super) fn never_opened(fixture: &Fixture, what: &str, blob: &[u8], reason: &str) {
+    std::fs::write(fixture.path("vault.age"), blob).unwrap();
+    let vault = fixture.open();
+    let said = sealed(&vault);
+    assert!(
+        said.starts_with("vault.age cannot be used") && said.contains(reason),
+        "{what}: {said}"
+    );
+    assert!(!vault.unseal(), "{what}");
+    assert!(
+        matches!(vault.change(|_| Ok(())), Err(Error::Sealed(_))),
+        "{what}"
+    );
+    assert!(
+        matches!(vault.init(fixture.genesis()), Err(Error::Sealed(_))),
+        "{what}"
+    );
+    assert_eq!(
+        std::fs::read(fixture.path("vault.age")).unwrap(),
+        blob,
+        "{what}"
+    );
+}
+
 pub(super) fn sealed(vault: &Vault) -> String {
     match vault.state() {
         State::Sealed(reason) => reason,
@@ -207,33 +232,28 @@ fn what_is_not_our_vault_is_never_opened_or_replaced() {
     let foreign = serde_json::to_vec(&foreign).unwrap();
     let plain = serde_json::to_vec(&fixture.genesis()).unwrap();
     let extra = [br#"{"extra":1,"#, &plain[1..]].concat();
-    let cases: [(&str, Vec<u8>); 6] = [
-        ("empty", Vec::new()),
-        ("unencrypted", plain.clone()),
+    let cases: [(&str, Vec<u8>, &str); 6] = [
+        ("empty", Vec::new(), "opening"),
+        ("unencrypted", plain.clone(), "opening"),
         (
             "for another key",
             SealingKey::generate().recipient().seal(&plain).unwrap(),
+            "opening",
         ),
-        ("malformed", recipient.seal(b"{}").unwrap()),
-        ("with an unknown field", recipient.seal(&extra).unwrap()),
-        ("of another stack", recipient.seal(&foreign).unwrap()),
+        ("malformed", recipient.seal(b"{}").unwrap(), "malformed"),
+        (
+            "with an unknown field",
+            recipient.seal(&extra).unwrap(),
+            "malformed",
+        ),
+        (
+            "of another stack",
+            recipient.seal(&foreign).unwrap(),
+            "it belongs to the stack other",
+        ),
     ];
-    for (what, blob) in cases {
-        std::fs::write(fixture.path("vault.age"), &blob).unwrap();
-        let vault = fixture.open();
-        assert!(
-            sealed(&vault).contains("vault.age cannot be used"),
-            "{what}"
-        );
-        assert!(
-            matches!(vault.init(fixture.genesis()), Err(Error::Sealed(_))),
-            "{what}"
-        );
-        assert_eq!(
-            std::fs::read(fixture.path("vault.age")).unwrap(),
-            blob,
-            "{what}"
-        );
+    for (what, blob, reason) in cases {
+        never_opened(&fixture, what, &blob, reason);
     }
     // The permitted neighbour of all of them.
     std::fs::write(fixture.path("vault.age"), recipient.seal(&plain).unwrap()).unwrap();

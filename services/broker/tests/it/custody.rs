@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use bailey_proto::management::v1::custody_service_client::CustodyServiceClient;
 use bailey_proto::management::v1::{
     AddRecipientRequest, ExportRequest, ListRecipientsRequest, RemoveRecipientRequest,
     StatusRequest, UnsealRequest,
@@ -10,18 +9,8 @@ use bailey_proto::management::v1::{
 use bailey_trust::SealingKey;
 use bailey_types::Service;
 use tonic::Code;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
-use crate::harness::{Bearer, Broker, logged};
-
-async fn custody(
-    broker: &Broker,
-    token: &str,
-) -> CustodyServiceClient<InterceptedService<Channel, Bearer>> {
-    let bearer = Bearer::new(token);
-    CustodyServiceClient::with_interceptor(broker.channel().await, bearer)
-}
+use crate::harness::{Broker, logged};
 
 /// In place, as it must be done where the file is mounted by itself.
 fn put_key(broker: &Broker, text: &str) {
@@ -45,7 +34,7 @@ async fn a_sealed_broker_is_unsealed_by_hand_without_an_admin_token() {
     let right = broker.stack.vault_key();
     put_key(&broker, &SealingKey::generate().to_file_text());
     broker.start_again().await;
-    let mut anybody = custody(&broker, "").await;
+    let mut anybody = broker.custody("").await;
     let answer = anybody.unseal(UnsealRequest {}).await.unwrap().into_inner();
     assert_eq!(answer.state, "sealed");
     assert!(answer.detail.contains("another key"), "{}", answer.detail);
@@ -73,7 +62,7 @@ async fn a_sealed_broker_is_unsealed_by_hand_without_an_admin_token() {
 #[tokio::test]
 async fn unsealing_is_tried_a_few_times_a_minute_only() {
     let broker = Broker::start().await;
-    let mut anybody = custody(&broker, "").await;
+    let mut anybody = broker.custody("").await;
     let mut tries = 0;
     let refused = loop {
         match anybody.unseal(UnsealRequest {}).await {
@@ -87,7 +76,7 @@ async fn unsealing_is_tried_a_few_times_a_minute_only() {
 #[tokio::test]
 async fn another_uid_unseals_nothing() {
     let broker = Broker::start_with(Broker::for_another_uid).await;
-    let refused = custody(&broker, "").await.unseal(UnsealRequest {}).await;
+    let refused = broker.custody("").await.unseal(UnsealRequest {}).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
@@ -104,7 +93,7 @@ async fn recipients_are_the_admins_to_change_and_in_the_audit_log() {
     let remove = || RemoveRecipientRequest {
         recipient: recipient.clone(),
     };
-    let mut nobody = custody(&broker, "blyadmin_wrong").await;
+    let mut nobody = broker.custody("blyadmin_wrong").await;
     for refused in [
         nobody.add_recipient(add()).await.map(drop),
         nobody.remove_recipient(remove()).await.map(drop),
@@ -123,7 +112,7 @@ async fn recipients_are_the_admins_to_change_and_in_the_audit_log() {
     }
     assert!(paper.open(&vault_file(&broker), 1 << 20).is_err());
 
-    let mut custody = custody(&broker, &admin).await;
+    let mut custody = broker.custody(&admin).await;
     let added = custody.add_recipient(add()).await.unwrap().into_inner();
     assert_eq!(added.outcome, "added");
     assert_eq!(
@@ -180,7 +169,7 @@ async fn an_export_is_for_its_recipients_only_and_not_without_a_record() {
     let to = |keys: &[&SealingKey]| ExportRequest {
         recipients: keys.iter().map(|key| key.recipient().to_string()).collect(),
     };
-    let mut custody = custody(&broker, &admin).await;
+    let mut custody = broker.custody(&admin).await;
     let export = custody
         .export(to(&[&reader]))
         .await

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bailey_mesh::Mesh;
 use bailey_plugin::{Container, Limits, Manifest};
+use bailey_proto::management::v1::custody_service_client::CustodyServiceClient;
 use bailey_proto::management::v1::lock_service_client::LockServiceClient;
 use bailey_proto::management::v1::pki_service_client::PkiServiceClient;
 use bailey_proto::management::v1::vault_service_client::VaultServiceClient;
@@ -162,6 +163,10 @@ impl Broker {
         PkiServiceClient::with_interceptor(self.channel().await, Bearer(token.to_owned()))
     }
 
+    pub async fn custody(&self, token: &str) -> CustodyServiceClient<Bearing> {
+        CustodyServiceClient::with_interceptor(self.channel().await, Bearer(token.to_owned()))
+    }
+
     /// Makes the vault; answers the admin token.
     pub async fn init(&self) -> String {
         let made = self.vault("").await.init(InitRequest {}).await.unwrap();
@@ -230,12 +235,6 @@ impl Broker {
 /// Adds the admin token; an empty one is left out.
 #[derive(Clone)]
 pub struct Bearer(String);
-
-impl Bearer {
-    pub fn new(token: &str) -> Self {
-        Self(token.to_owned())
-    }
-}
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

@@ -1,7 +1,7 @@
 //! Jobs that last. Each has a row of its own beside its row in the queue.
 
 use bailey_db::Connection;
-use bailey_types::{JobId, PluginName, Sha256, Timestamp};
+use bailey_types::{JobId, Sha256, Timestamp};
 
 use crate::db::job::find;
 use crate::db::{corrupt, count, text};
@@ -88,7 +88,7 @@ pub async fn live(db: &mut Connection) -> Result<Vec<(Job, Service)>, sqlx::Erro
 pub async fn due(
     db: &mut Connection,
     now: Timestamp,
-    held: &[&PluginName],
+    held: &[&str],
 ) -> Result<Option<Job>, sqlx::Error> {
     let held = serde_json::to_string(held).map_err(corrupt)?;
     let id = sqlx::query_scalar!(

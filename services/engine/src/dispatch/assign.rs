@@ -12,7 +12,6 @@ use bailey_types::{DecisionId, Sha256};
 use tonic::Code;
 
 use crate::job::{AskedBy, Input, Job};
-use crate::service::Wanted;
 use crate::state::State;
 use crate::view::{self, Locked};
 use crate::work::Work;
@@ -88,17 +87,17 @@ pub(super) async fn one(
 
 /// Whether a service still is what is locked. One that is not is ended: its successor is the scheduler's to put in.
 async fn is_locked(state: &State, locked: &Locked, job: &Job) -> Result<bool, report::Error> {
-    let definition = service::definition(locked, &job.plugin, &job.command)?;
     let mut read = state.db.read().await?;
     let known = db::service::find(&mut read, job.id).await?;
     drop(read);
-    let wanted = match (definition, known) {
-        (Some(now), Some(known)) if now == known.definition => return Ok(true),
-        (Some(_), _) => Wanted::Replaced,
-        (None, _) => Wanted::Removed,
+    let Some(known) = known else {
+        return Ok(false);
     };
-    service::end(state, job.id, wanted).await?;
-    Ok(false)
+    let gone = service::gone(locked, job, &known)?;
+    if let Some(wanted) = gone {
+        service::end(state, job.id, wanted).await?;
+    }
+    Ok(gone.is_none())
 }
 
 /// Ends a job that will never run. A service never ends for good while it is locked: what is in its way may be mended without another

@@ -73,7 +73,7 @@ async fn apply(
     service: &Service,
     said: Success,
 ) -> Result<(Note, u32), Error> {
-    let logs = said.logs.iter().map(log).collect();
+    let logs = outcome::lines(&said.logs);
     let first = service.next_event_index;
     let prepared = match success::prepare(state, work, job, said).await? {
         Ok(prepared) => prepared,
@@ -109,7 +109,7 @@ fn complaint(number: u64, said: Failure) -> Note {
             failure(LogLevel::Warn, error)
         }
     };
-    note.logs.splice(0..0, said.logs.iter().map(log));
+    note.logs.splice(0..0, outcome::lines(&said.logs));
     note
 }
 
@@ -122,13 +122,6 @@ fn failure(level: LogLevel, error: String) -> Note {
         result: None,
         error: Some(error),
         logs: vec![line],
-    }
-}
-
-fn log(log: &protocol::Log) -> LogLine {
-    LogLine {
-        level: log.level.as_str().to_owned(),
-        message: log.message.clone(),
     }
 }
 

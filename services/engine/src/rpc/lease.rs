@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bailey_proto::engine::v1::lease_request::Message;
 use bailey_proto::engine::v1::lease_service_server::LeaseService;
 use bailey_proto::engine::v1::{
-    AmendRequest, AmendResponse, Cancel, HeldLease, Hello, LeaseRequest, LeaseResponse,
-    ReportRequest, ReportResponse, ReturnedSecret, TakeLineRequest, TakeLineResponse,
-    lease_response,
+    AmendRequest, AmendResponse, HeldLease, Hello, LeaseRequest, LeaseResponse, ReportRequest,
+    ReportResponse, ReturnedSecret, TakeLineRequest, TakeLineResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, parse};
-use crate::fleet::{Disagreement, Heartbeat, Lease, Link};
+use crate::fleet::{self, Disagreement, Heartbeat, Lease, Link};
 use crate::report::{self, Malformed, Returned, Seen};
 
 /// Most jobs that a runner may run at a time.
@@ -202,16 +201,9 @@ impl Api {
     }
 
     async fn settle(&self, found: Disagreement, link: &Link, why: &str) {
-        for (job, attempt) in found.cancelled {
-            let cancel = Cancel {
-                job_id: job.to_string(),
-                attempt,
-            };
-            let message = LeaseResponse {
-                message: Some(lease_response::Message::Cancel(cancel)),
-            };
+        for lease in found.cancelled {
             // A runner that does not read hears it again after its next heartbeat.
-            if link.try_send(Ok(message)).is_err() {
+            if link.try_send(Ok(fleet::cancellation(lease))).is_err() {
                 break;
             }
         }

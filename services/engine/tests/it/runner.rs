@@ -125,6 +125,17 @@ impl TestRunner {
         }
     }
 
+    /// The next job, past cancellations: those are repeated until it shows that they were heard.
+    pub async fn job_past_cancels(&mut self) -> wire::Assignment {
+        loop {
+            match self.next().await {
+                lease_response::Message::Assignment(assignment) => return assignment,
+                lease_response::Message::Cancel(_) => {}
+                lease_response::Message::Clear(clear) => panic!("{clear:?}"),
+            }
+        }
+    }
+
     /// The next cancellation.
     pub async fn cancel(&mut self) -> wire::Cancel {
         match self.next().await {

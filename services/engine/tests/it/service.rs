@@ -251,25 +251,13 @@ async fn another_lock_replaces_it_when_the_old_cell_is_gone() {
     // Until its cell is gone it runs, and its successor waits: a call is not held up by that.
     assert_eq!(engine.job(&old).await.status(), JobStatus::Running);
     engine.submit("first", "poll", "").await;
-    let call = loop {
-        match runner.next().await {
-            lease_response::Message::Assignment(call) => break call,
-            lease_response::Message::Cancel(_) => {}
-            lease_response::Message::Clear(clear) => panic!("{clear:?}"),
-        }
-    };
+    let call = runner.job_past_cancels().await;
     assert_eq!(call.plugin, "first");
     runner.report(&first, lost()).await;
     let ended = engine.ended(&old).await;
     assert_eq!(ended.status(), JobStatus::Cancelled);
     assert_eq!(ended.transitions.last().unwrap().reason, "replaced");
-    let second = loop {
-        match runner.next().await {
-            lease_response::Message::Assignment(next) => break next,
-            lease_response::Message::Cancel(_) => {}
-            lease_response::Message::Clear(clear) => panic!("{clear:?}"),
-        }
-    };
+    let second = runner.job_past_cancels().await;
     assert_eq!(second.job_id, new.job_id);
 }
 

@@ -225,11 +225,22 @@ impl TestEngine {
         } else {
             "token:ops"
         };
+        self.origin_of(service, principal, &["*"], asked)
+    }
+
+    /// The same, for a principal of these scopes.
+    fn origin_of(
+        &self,
+        service: Service,
+        principal: &str,
+        scopes: &[&str],
+        asked: Asked,
+    ) -> Signed {
         let origin = Origin {
             id: OriginId::new(),
             principal: principal.to_owned(),
             asked,
-            scopes: vec!["*".to_owned()],
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
             issued_at: Clock::system().now(),
         };
         sign(&origin, &self.stack.signing_key(service)).unwrap()
@@ -242,19 +253,13 @@ impl TestEngine {
 
     /// The same, by somebody else for whom the scheduler signs.
     pub fn service_as(&self, plugin: &str, principal: &str) -> wire::SubmitJobRequest {
-        let origin = Origin {
-            id: OriginId::new(),
-            principal: principal.to_owned(),
-            asked: Asked::Call {
-                plugin: plugin.parse().unwrap(),
-                command: "serve".parse().unwrap(),
-                payload_sha256: Sha256::of(b"{}"),
-            },
-            scopes: Vec::new(),
-            issued_at: Clock::system().now(),
+        let asked = Asked::Call {
+            plugin: plugin.parse().unwrap(),
+            command: "serve".parse().unwrap(),
+            payload_sha256: Sha256::of(b"{}"),
         };
         wire::SubmitJobRequest {
-            origin: Some(sign(&origin, &self.stack.signing_key(Service::Scheduler)).unwrap()),
+            origin: Some(self.origin_of(Service::Scheduler, principal, &[], asked)),
             plugin: plugin.to_owned(),
             command: "serve".to_owned(),
             payload: "{}".into(),

@@ -151,15 +151,6 @@ async fn git_clones_over_https() {
     secure.world.stop().await;
 }
 
-/// The program that the how-to gives to authors.
-fn connect_program() -> String {
-    let text = include_str!("../../../../docs/how-to/egress.md");
-    let blocks = text.split("```python\n").skip(1);
-    let mut programs = blocks.filter_map(|rest| rest.split("```").next());
-    let is_it = |program: &&str| program.contains("CONNECT {0}:{1}");
-    programs.find(is_it).unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn ssh_works_with_the_proxy_command_of_the_how_to() {
     let world = World::start(&["git.example.com:22"]).await;
@@ -169,7 +160,7 @@ async fn ssh_works_with_the_proxy_command_of_the_how_to() {
     let holder = Holder::leased(&world).await;
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("connect.py");
-    std::fs::write(&program, connect_program()).unwrap();
+    std::fs::write(&program, bailey_test::documented_connect()).unwrap();
     // It greets, hears the client's greeting, and hangs up.
     let greeted = async {
         let (mut client, _) = server.accept().await.unwrap();

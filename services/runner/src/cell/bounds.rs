@@ -1,7 +1,7 @@
 //! How much is kept ready for a plugin.
 
 use bailey_config::Config;
-use bailey_trust::{LockedPlugin, ProposedPlugin, StateKind};
+use bailey_trust::{LockedPlugin, ProposedPlugin};
 use bailey_types::PluginName;
 
 use crate::shelf::Bounds;
@@ -15,10 +15,13 @@ pub(super) fn bounds(proposed: &ProposedPlugin, jobs: usize) -> Bounds {
             holders: 0,
         };
     }
-    let has_more = proposed.state != StateKind::None || !proposed.host_paths.is_empty();
     let warm = usize::try_from(proposed.walls.warm).unwrap_or(usize::MAX);
     Bounds {
-        cells: if has_more { 0 } else { warm },
+        cells: if proposed.carries().is_some() {
+            0
+        } else {
+            warm
+        },
         // One whose cell is being removed is not ready: so twice as many as jobs run.
         holders: jobs.saturating_mul(2),
     }
@@ -39,7 +42,7 @@ pub(super) fn parallelism(config: &Config, plugin: &PluginName, locked: &LockedP
 
 #[cfg(test)]
 mod tests {
-    use bailey_trust::HostPath;
+    use bailey_trust::{HostPath, StateKind};
     use serde_json::json;
 
     use super::*;

@@ -87,20 +87,21 @@ impl<T: Tickets> Workshop<T> {
             report::deliver_line(reports, line).boxed()
         };
         let (served, stderr) = cell.watch.serve(heartbeat, deliver).await;
-        let unhealthy = |reason: String| Outcome::Unhealthy {
-            reason,
-            stderr: stderr.clone(),
+        let unhealthy = |reason: String| {
+            let (why, stderr) = (reason.clone(), stderr.clone());
+            (Outcome::Unhealthy { reason, stderr }, why)
         };
-        let outcome = match served {
+        let (outcome, why) = match served {
             Served::Exited(exit_code) => {
                 let ended = cell.handle.engine.inspect(&cell.handle.id).await;
-                Outcome::Finished {
+                let finished = Outcome::Finished {
                     stdout: bytes::Bytes::new(),
-                    stderr: stderr.clone(),
+                    stderr,
                     exit_code,
                     // One that is gone already was removed by somebody else, who knows why.
                     out_of_memory: ended.is_ok_and(|ended| ended.out_of_memory),
-                }
+                };
+                (finished, format!("it ended with exit code {exit_code}"))
             }
             Served::Silent(time) => {
                 let seconds = time.as_secs();
@@ -112,21 +113,8 @@ impl<T: Tickets> Workshop<T> {
             Served::Lost(why) => return lost(&why, stderr),
         };
         if let Ok(locked) = order.locked() {
-            let why = why(&outcome);
             self.pools.quarantine.crashed(plugin, locked, &why);
         }
         outcome
-    }
-}
-
-/// Why a service has ended by itself, for the quarantine.
-fn why(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Finished { exit_code, .. } => format!("it ended with exit code {exit_code}"),
-        Outcome::Unhealthy { reason, .. } => reason.clone(),
-        Outcome::TimedOut { .. }
-        | Outcome::NotStarted(_)
-        | Outcome::Lost { .. }
-        | Outcome::Refused(_) => "it ended".to_owned(),
     }
 }

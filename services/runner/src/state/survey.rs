@@ -102,7 +102,7 @@ impl Probes {
             match self.send(whose, pace, &until).await {
                 Ok(measured) => return measured,
                 Err(error) if tries < TRIES && error.meaning() == Meaning::OtherLock => {}
-                Err(error) => return Err(trouble(&error)),
+                Err(error) => return Err(Trouble::from(&error)),
             }
         }
     }
@@ -182,13 +182,5 @@ impl Probes {
         };
         self.engine.remove(&id).await?;
         code
-    }
-}
-
-fn trouble(error: &Error) -> Trouble {
-    let text = error.sentence();
-    match error.meaning() {
-        Meaning::Unwell => Trouble::Docker(text),
-        Meaning::OtherLock | Meaning::Gone | Meaning::Refused => Trouble::Other(text),
     }
 }

@@ -11,6 +11,7 @@ use bailey_types::{AttemptNumber, JobId, Serial, Service, StackId};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::audit::Recorded;

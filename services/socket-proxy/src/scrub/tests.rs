@@ -168,14 +168,20 @@ fn the_end_of_an_answer_is_never_held_back() {
 }
 
 #[test]
-fn what_was_found_is_counted_by_name() {
+fn each_find_is_marked_and_each_secret_is_news_once() {
     let secrets = [("a", "hunter2!"), ("b", "correct"), ("c", "battery")];
     let mut scrubber = scrubber(&secrets);
-    assert_eq!(scrubber.found().count(), 0);
-    scrubber.push(b"hunter2! aHVudGVyMiE= battery 62617474657279 %62attery");
-    scrubber.finish();
-    let found = scrubber.found().map(|(name, count)| (name.as_str(), count));
-    assert_eq!(found.collect::<Vec<_>>(), [("a", 2), ("c", 3)]);
+    assert_eq!(scrubber.news(), []);
+    let mut clean = scrubber.push(b"hunter2! aHVudGVyMiE= battery 62617474657279 %62attery");
+    clean.extend(scrubber.finish());
+    assert_eq!(
+        String::from_utf8(clean).unwrap(),
+        "[secret:a] [secret:a]= [secret:c] [secret:c] [secret:c]"
+    );
+    let news = scrubber.news();
+    let names: Vec<_> = news.iter().map(SecretName::as_str).collect();
+    assert_eq!(names, ["a", "c"]);
+    assert_eq!(scrubber.news(), []);
 }
 
 #[test]

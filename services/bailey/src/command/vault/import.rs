@@ -11,12 +11,11 @@ use bailey_proto::management::v1::{
 use bailey_trust::SealingKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use clap::ValueEnum as _;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::file::{self, Found};
-use super::{client, is_active, listed};
+use super::{client, is_active, listed, value_name};
 use crate::cli::vault::ImportArgs;
 use crate::home::Home;
 use crate::manage::{Admin, refused};
@@ -49,10 +48,8 @@ pub(super) async fn run(home: &Home, args: &ImportArgs, out: &mut Out) -> anyhow
 
 /// The same for the container, which gets the file opened over standard input.
 fn inner(home: &Home, args: &ImportArgs) -> Vec<OsString> {
-    let format = args.format.to_possible_value();
-    let format = format.map(|format| format.get_name().to_owned());
     let mut inner: Vec<OsString> = ["vault", "import", "-"].map(OsString::from).into();
-    inner.extend(["--format".into(), format.unwrap_or_default().into()]);
+    inner.extend(["--format".into(), value_name(&args.format).into()]);
     for grant in &args.grants {
         inner.extend(["--grant".into(), grant.as_str().into()]);
     }

@@ -1,14 +1,13 @@
 //! `bailey vault list|describe|grants`: names and what is known of them, never a value.
 
 use bailey_proto::management::v1::{ListResponse, SecretEntry};
-use bailey_types::Timestamp;
 use serde_json::{Value, json};
 
 use super::listed;
 use crate::Misconfigured;
 use crate::cli::vault::SecretArg;
 use crate::home::Home;
-use crate::output::{Done, Out, plain};
+use crate::output::{Done, Out, day, plain, time};
 
 pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     let listed = listed(home).await?;
@@ -149,12 +148,4 @@ fn secret_json(secret: &SecretEntry) -> Value {
         "updated_at": time(secret.updated_at_ms),
         "revoked_at": (secret.revoked_at_ms != 0).then(|| time(secret.revoked_at_ms)),
     })
-}
-
-fn time(ms: i64) -> String {
-    Timestamp(ms).to_rfc3339()
-}
-
-fn day(ms: i64) -> String {
-    time(ms).get(..10).unwrap_or_default().to_owned()
 }

@@ -3,9 +3,8 @@
 use bailey_proto::management::v1::{
     PurgePrincipalRequest, RegisterPrincipalRequest, RevokePrincipalRequest, RollPrincipalRequest,
 };
-use clap::ValueEnum as _;
 
-use super::client;
+use super::{client, value_name};
 use crate::cli::vault::{PrincipalArg, RegisterArgs};
 use crate::home::Home;
 use crate::manage::{Admin, refused};
@@ -17,12 +16,9 @@ pub(super) async fn register(
     out: &mut Out,
 ) -> anyhow::Result<Done> {
     let admin = Admin::read(home.admin_token_file())?;
-    let kind = args.kind.to_possible_value();
     let request = admin.request(RegisterPrincipalRequest {
         name: args.name.to_string(),
-        kind: kind
-            .map(|kind| kind.get_name().to_owned())
-            .unwrap_or_default(),
+        kind: value_name(&args.kind),
     });
     let registered = client(home).await?.register_principal(request).await;
     let outcome = registered.map_err(refused("broker"))?.into_inner().outcome;

@@ -7,10 +7,9 @@ use bailey_proto::management::v1::{
     Recipe, RegisterPrincipalRequest, RevokeSecretRequest, RollSecretRequest, SetSecretRequest,
 };
 use bailey_types::SecretName;
-use clap::ValueEnum as _;
 use zeroize::Zeroizing;
 
-use super::{client, is_active, listed};
+use super::{client, is_active, listed, value_name};
 use crate::Misconfigured;
 use crate::cli::vault::{Alphabet, SecretArg, SetArgs};
 use crate::home::Home;
@@ -74,12 +73,9 @@ fn recipe(length: Option<u32>, alphabet: Option<Alphabet>) -> Option<Recipe> {
         return None;
     }
     let alphabet = alphabet.unwrap_or(Alphabet::Alphanumeric);
-    let name = alphabet.to_possible_value();
     Some(Recipe {
         length: length.unwrap_or(32),
-        alphabet: name
-            .map(|name| name.get_name().to_owned())
-            .unwrap_or_default(),
+        alphabet: value_name(&alphabet),
     })
 }
 

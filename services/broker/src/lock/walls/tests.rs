@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bailey_plugin::Limits;
-use bailey_trust::HostPath;
+use bailey_trust::{HostPath, StateKind};
 
 use super::*;
 use crate::testing::{command, proposed};

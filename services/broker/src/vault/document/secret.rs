@@ -69,20 +69,14 @@ impl Document {
         now: Timestamp,
     ) -> Result<u32, Refused> {
         let secret = self.active(name)?;
-        let value = match (secret.pattern, value) {
-            (Pattern::Auto, None) => secret.recipe.make(),
-            (Pattern::Auto, Some(_)) => return Err(Refused::ValueNotWanted(name.clone())),
-            (Pattern::Manual, value) => given(value)?,
-        };
+        let value = next_value(name, secret.pattern, secret.recipe, value)?;
         secret.replace(value, now);
         Ok(secret.roll_count)
     }
 
     /// Revokes a secret for ever and forgets its value. `false`: it was revoked already.
     pub fn revoke(&mut self, name: &SecretName, now: Timestamp) -> Result<bool, Refused> {
-        not_reserved(name)?;
-        let secret = self.secrets.get_mut(name);
-        let secret = secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))?;
+        let secret = self.known(name)?;
         if secret.status == Status::Revoked {
             return Ok(false);
         }
@@ -109,13 +103,17 @@ impl Document {
     }
 
     fn active(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {
-        not_reserved(name)?;
-        let secret = self.secrets.get_mut(name);
-        let secret = secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))?;
+        let secret = self.known(name)?;
         match secret.status {
             Status::Active => Ok(secret),
             Status::Revoked => Err(Refused::SecretRevoked(name.clone())),
         }
+    }
+
+    fn known(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {
+        not_reserved(name)?;
+        let secret = self.secrets.get_mut(name);
+        secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))
     }
 
     fn check_grants(&self, grants: Option<&BTreeSet<PrincipalName>>) -> Result<(), Refused> {
@@ -131,11 +129,7 @@ impl Secret {
     fn new(asked: SetSecret, now: Timestamp) -> Result<Self, Refused> {
         let pattern = asked.pattern.unwrap_or(Pattern::Manual);
         let recipe = asked.recipe.unwrap_or_default();
-        let value = match (pattern, asked.value) {
-            (Pattern::Auto, None) => recipe.make(),
-            (Pattern::Auto, Some(_)) => return Err(Refused::ValueNotWanted(asked.name)),
-            (Pattern::Manual, value) => given(value)?,
-        };
+        let value = next_value(&asked.name, pattern, recipe, asked.value)?;
         Ok(Self {
             value,
             authorized_principals: asked.grants.unwrap_or_default(),
@@ -182,9 +176,19 @@ impl Secret {
     }
 }
 
-fn given(value: Option<Value>) -> Result<Value, Refused> {
-    let value = value.filter(|value| !value.expose().is_empty());
-    value.ok_or(Refused::NoValue)
+/// Whoever makes a secret's values, the operator or the broker, makes each of them.
+fn next_value(
+    name: &SecretName,
+    pattern: Pattern,
+    recipe: Recipe,
+    value: Option<Value>,
+) -> Result<Value, Refused> {
+    match (pattern, value) {
+        (Pattern::Auto, None) => Ok(recipe.make()),
+        (Pattern::Auto, Some(_)) => Err(Refused::ValueNotWanted(name.clone())),
+        (Pattern::Manual, Some(value)) if !value.expose().is_empty() => Ok(value),
+        (Pattern::Manual, _) => Err(Refused::NoValue),
+    }
 }
 
 fn not_reserved(name: &SecretName) -> Result<(), Refused> {
