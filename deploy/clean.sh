@@ -22,9 +22,10 @@ if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; the
   compose --profile '*' down --remove-orphans "${volumes[@]}" --timeout 6
   mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
   if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
-  # What plugins keep is in volumes that the cells made, not Compose.
+  # What plugins keep is in volumes that the cells made, not Compose; and a load that broke off leaves its mark.
   if [[ $answer == yes ]]; then
-    mapfile -t kept < <(docker volume ls --quiet --filter "label=bailey.stack=$BAILEY_STACK" --filter label=bailey.volume=state)
+    mapfile -t kept < <(docker volume ls --quiet --filter "label=bailey.stack=$BAILEY_STACK" --filter label=bailey.volume=state
+      docker volume ls --quiet --filter "label=bailey.loading=$BAILEY_STACK")
     if ((${#kept[@]})); then docker volume rm "${kept[@]}"; fi
   fi
   # The lock names the sealed images: what is kept of the one keeps the other.

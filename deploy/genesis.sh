@@ -7,25 +7,42 @@ set -euo pipefail
 secrets=$BAILEY_HOME/secrets
 did=()
 
-# The state of the vault, as soon as the broker answers.
-vault_state() {
-  local deadline=$((SECONDS + 60)) state
-  until state=$(cli vault status --json); do
+# of_status FIELD: a field of the vault's status, as soon as the broker answers.
+of_status() {
+  local deadline=$((SECONDS + 60)) status
+  until status=$(cli vault status --json); do
     ((SECONDS < deadline)) || fail "the broker does not answer on its management socket"
     sleep 1
   done
-  tr -d '\n' <<<"$state" | sed -nE 's/.*"state": *"([^"]*)".*/\1/p'
+  tr -d '\n' <<<"$status" | sed -nE "s/.*\"$1\": *\"?([^\",}]*)\"?.*/\1/p"
 }
 
+# Nothing can be changed in the vault before the audit log has what was done to it until now: that it was made, the first time.
+await_audit() {
+  local deadline=$((SECONDS + 60))
+  until [[ $(of_status unrecorded) == 0 ]]; do
+    ((SECONDS < deadline)) || fail "the audit log does not take what was done to the vault: docker compose logs audit broker"
+    echo "waiting for the audit log"
+    sleep 1
+  done
+}
+
+# The vault is there and open, or the reason why nothing goes on: what is made below must not be made for a vault that is missing.
+state=$(of_status state)
+case $state in
+  open) ;;
+  no_vault)
+    if [[ -s $secrets/api.token ]]; then
+      fail "there are keys but no vault: put a copy of it back (docs/how-to/recovery.md, New hardware); or, to begin with an empty one: rm -f '$secrets/api.token' '$secrets/cli/admin.token', and make up"
+    fi
+    cli vault init
+    did+=(vault)
+    ;;
+  *) fail "the vault is $(cli vault status)" ;;
+esac
+await_audit
+
 if [[ ! -s $secrets/api.token ]]; then
-  case $(vault_state) in
-    open) ;;
-    no_vault)
-      cli vault init
-      did+=(vault)
-      ;;
-    *) fail "the vault is sealed: is secrets/age.key the key it was made with?" ;;
-  esac
   umask 077
   rm -f "$secrets/api.token"
   cli token create --name operator --scope '*' --out - >"$secrets/api.token.new"
@@ -34,12 +51,17 @@ if [[ ! -s $secrets/api.token ]]; then
   did+=(token)
 fi
 
-if ! cli vault list --json | grep -q '"demo_key"'; then
-  # Kept beside the other secrets, so that the demo can check the proof it gets.
-  rm -f "$secrets/demo.key"
-  (umask 0377 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$secrets/demo.key")
-  cli vault set demo_key --grant greet --description "the demo proves that it was given this" <"$secrets/demo.key"
+held=$(cli vault list --json)
+if ! grep -q '"demo_key"' <<<"$held"; then
+  # Kept beside the other secrets, so that the demo can check the proof it gets. The one of before stays until the vault has this one.
+  rm -f "$secrets/demo.key.new"
+  (umask 0377 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$secrets/demo.key.new")
+  cli vault set demo_key --grant greet --description "the demo proves that it was given this" <"$secrets/demo.key.new"
+  mv -f "$secrets/demo.key.new" "$secrets/demo.key"
   did+=("demo secret")
+elif [[ -e $secrets/demo.key.new ]]; then
+  # The vault took it, and then the machine stopped.
+  mv -f "$secrets/demo.key.new" "$secrets/demo.key"
 fi
 
 if [[ ! -e $BAILEY_HOME/config/bailey.lock ]]; then

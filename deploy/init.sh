@@ -3,6 +3,10 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+# A stack that found them so would begin anew beside what is lost.
+broken=$(docker volume ls --quiet --filter "label=bailey.loading=$BAILEY_STACK")
+[[ -z $broken ]] || fail "the volumes are not whole, a load broke off: repeat it (deploy/volumes.sh load FOLDER)"
+
 before=$(ls "$BAILEY_HOME/config")
 compose run --rm --no-TTY init
 if [[ -z $before ]]; then echo "= made in secrets/ and config/"; else echo "= unchanged"; fi

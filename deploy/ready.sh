@@ -24,3 +24,14 @@ if [[ $COMPOSE_PROFILES == tailnet ]]; then
   exit
 fi
 bailey status --wait=90s
+
+# The plugins' images are in the engine alone: no backup has them, and on another machine they are not there.
+sealed_images() {
+  sed -nE 's/^ *"payload": *"([^"]*)".*/\1/p' "$BAILEY_HOME/config/bailey.lock" | base64 -d |
+    grep -oE '"image":"sha256:[0-9a-f]{64}"' | grep -oE 'sha256:[0-9a-f]{64}' | sort -u
+}
+
+for image in $(sealed_images); do
+  docker image inspect "$image" >/dev/null 2>&1 ||
+    fail "images of plugins are not in this Docker Engine: \`bailey plugin lock --all\` makes them again from plugin-roots/, and says what that would change"
+done

@@ -6,6 +6,8 @@
 mod phases;
 #[path = "stack/raw.rs"]
 mod raw;
+#[path = "stack/ticket.rs"]
+mod ticket;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,7 @@ use stack_tests::{Client, Stack, checkout, fixture};
 
 use phases::Phases;
 use raw::Raw;
+use ticket::Tickets;
 
 /// Calls of each kind. They take turns with the raw ones, so that a slow moment of the machine hits all. All of them together stay below what
 /// a runner of two cores keeps ready.
@@ -81,9 +84,17 @@ fn measure(stack: &Stack) -> anyhow::Result<()> {
         "\nWarm and held calls are made one at a time, once what they need stands ready again and nothing else goes on: the next cell is made\n\
          after a call, and would share the machine with it. What calls without a pause cost is below."
     );
-    for (plugin, phases) in &warm {
-        phases.print(plugin)?;
+    let mut tickets = Vec::new();
+    for (plugin, series) in warm {
+        series.phases.print(plugin)?;
+        let secret = if plugin == "greet" {
+            "with a secret"
+        } else {
+            "without a secret"
+        };
+        tickets.push((secret, series.tickets));
     }
+    ticket::print(stack, &tickets)?;
     starts(stack)?;
     let mut client = stack.client()?;
     let reads = sample(200, || get(&mut client, "/jobs?limit=1"))?;
@@ -150,8 +161,15 @@ fn row(plugin: &str, what: &str, stack: &[Duration], (name, beside): (&str, &[Du
     );
 }
 
-fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<Phases> {
-    let mut phases = Phases::default();
+/// What warm calls tell of themselves.
+#[derive(Default)]
+struct Series {
+    phases: Phases,
+    tickets: Tickets,
+}
+
+fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<Series> {
+    let mut series = Series::default();
     let mut client = stack.client()?;
     let raw = Raw::new(stack, plugin)?;
     // The first of each pays for caches.
@@ -163,7 +181,8 @@ fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<Phases> {
         let begun = SystemTime::now();
         warm.extend(sample(1, || {
             let job = call(&mut client, plugin)?;
-            phases.add(begun, SystemTime::now(), &job)
+            series.phases.add(begun, SystemTime::now(), &job)?;
+            series.tickets.add(&job)
         })?);
         bare.push(raw.bare()?);
     }
@@ -202,7 +221,7 @@ fn calls(stack: &Stack, plugin: &str) -> anyhow::Result<Phases> {
     }
     row(plugin, "cold", &cold, ("raw API", &alone));
     row(plugin, "cold", &cold, ("`docker run`", &run));
-    Ok(phases)
+    Ok(series)
 }
 
 /// Waits until a container of that kind waits for a call of the plugin, and no other cell of it is left.

@@ -68,7 +68,7 @@ fn layer(package: &Package) -> u32 {
     let under = |folder: &str| package.dir.starts_with(root().join(folder));
     match package.name.as_str() {
         "bailey-types" | "bailey-lease" => 0,
-        "bailey-yaml" | "bailey-proto" | "bailey-error" => 1,
+        "bailey-yaml" | "bailey-proto" | "bailey-error" | "bailey-redact" => 1,
         "bailey-plugin" => 2,
         "bailey-trust" => 3,
         "bailey-config" => 4,

@@ -171,8 +171,8 @@ pub enum Control {
     Launched(bool),
     /// `{"refused":"…"}`: the cell never got anything.
     Refused(String),
-    /// `{"returned":{…}}`: the plugin has printed a secret that it was given. Said once for each secret and stream, before the frame
-    /// with the first marker in its place.
+    /// `{"returned":{…}}`: the plugin has printed a secret that it was given. Said for each secret and stream before the frame with the
+    /// first marker in its place, again whenever there are twice as many, and at the end of the stream if there are more.
     Returned(Returned),
 }
 
@@ -184,6 +184,8 @@ pub struct Returned {
     pub secret: SecretName,
     /// On what.
     pub stream: OutputStream,
+    /// How often so far.
+    pub count: u64,
 }
 
 /// What a plugin writes to.
@@ -298,8 +300,9 @@ mod tests {
         let returned = Control::Returned(Returned {
             secret: "api-key".parse().unwrap(),
             stream: OutputStream::Stderr,
+            count: 3,
         });
-        let text = br#"{"returned":{"secret":"api-key","stream":"stderr"}}"#;
+        let text = br#"{"returned":{"count":3,"secret":"api-key","stream":"stderr"}}"#;
         assert_eq!(returned.to_json(), text);
         assert_eq!(Control::from_json(text).unwrap(), returned);
     }

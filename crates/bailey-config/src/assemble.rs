@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use bailey_types::{PipelineName, PluginName};
+use bailey_types::{PipelineName, PluginName, UpstreamName};
 use bailey_yaml::{At, Place};
 
 use crate::error::{Error, Errors, Report};
 use crate::files::ROOT;
 use crate::plugin::{Known, PluginConfig};
+use crate::upstream::{self, Upstream};
 use crate::{Config, account, pipeline, plugin, raw, service, unsupported};
 
 pub(crate) fn parse_file(name: &str, text: &str) -> Result<raw::File, Error> {
@@ -119,6 +120,7 @@ struct Assembly<'a> {
     accounts: Vec<(&'a str, At<bailey_types::AccountName>, raw::Account)>,
     plugins: Vec<(&'a str, At<PluginName>, raw::Plugin)>,
     pipelines: Vec<(&'a str, raw::Pipeline)>,
+    upstreams: Vec<(&'a str, At<UpstreamName>, raw::Upstream)>,
     plugin_roots: Vec<(&'a str, At<PathBuf>)>,
 }
 
@@ -142,6 +144,12 @@ impl<'a> Assembly<'a> {
             );
             self.pipelines
                 .extend(raw.pipelines.into_iter().map(|pipeline| (file, pipeline)));
+            self.upstreams.extend(
+                raw.upstreams
+                    .0
+                    .into_iter()
+                    .map(|(name, upstream)| (file, name, upstream)),
+            );
             self.plugin_roots
                 .extend(raw.plugin_roots.into_iter().map(|root| (file, root)));
         }
@@ -174,6 +182,7 @@ impl<'a> Assembly<'a> {
         };
         let plugins = plugins(self.plugins, &known, errors);
         let pipelines = pipelines(self.pipelines, &plugins, errors);
+        let upstreams = upstreams(self.upstreams, errors);
         let plugin_roots = plugin_roots(self.plugin_roots, errors);
         Config {
             service,
@@ -181,6 +190,7 @@ impl<'a> Assembly<'a> {
             plugin_roots,
             plugins,
             pipelines,
+            upstreams,
             api,
         }
     }
@@ -267,6 +277,25 @@ fn pipelines(
         pipelines.extend(pipeline::pipeline(raw, plugins, &mut report));
     }
     pipelines
+}
+
+fn upstreams(
+    raw: Vec<(&str, At<UpstreamName>, raw::Upstream)>,
+    errors: &mut Vec<Error>,
+) -> BTreeMap<UpstreamName, Upstream> {
+    let places: Vec<_> = raw
+        .iter()
+        .map(|(file, name, _)| (*file, name.place))
+        .collect();
+    upstream::check_count(&places, errors);
+    let mut upstreams = BTreeMap::new();
+    for (file, name, raw) in raw {
+        let mut report = Report { file, errors };
+        if let Some(upstream) = upstream::upstream(&name, raw, &mut report) {
+            insert(&mut upstreams, name, upstream, "upstream", &mut report);
+        }
+    }
+    upstreams
 }
 
 fn plugin_roots(raw: Vec<(&str, At<PathBuf>)>, errors: &mut Vec<Error>) -> Vec<PathBuf> {

@@ -10,12 +10,13 @@ mod raw;
 mod service;
 pub mod starter;
 mod unsupported;
+pub mod upstream;
 mod warning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bailey_types::{AccountName, EventType, PluginName};
+use bailey_types::{AccountName, EventType, PluginName, UpstreamName};
 use serde::Serialize;
 
 pub use account::{Account, Ids, Mount};
@@ -26,6 +27,7 @@ pub use plugin::{
     CatchUp, CircuitBreaker, IfRunning, PluginConfig, Retry, SECRET_REF, Schedule, Timeouts, When,
 };
 pub use service::{Api, LogLevel, ServiceConfig};
+pub use upstream::Upstream;
 pub use warning::warnings;
 
 /// The configuration, checked: what refers to something refers to something that exists.
@@ -41,6 +43,8 @@ pub struct Config {
     pub plugins: BTreeMap<PluginName, PluginConfig>,
     /// `pipelines:`
     pub pipelines: Vec<Pipeline>,
+    /// `upstreams:`
+    pub upstreams: BTreeMap<UpstreamName, Upstream>,
     /// `api:`
     pub api: Api,
 }

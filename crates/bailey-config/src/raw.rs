@@ -1,11 +1,12 @@
 //! The shapes of the YAML files. What they mean is decided by the modules that turn them into the public types.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bailey_plugin::ContainerYaml;
 use bailey_types::{
     AccountName, CommandName, EventType, PipelineName, PluginName, PrincipalName, ScheduleId,
-    StepId,
+    SecretName, StepId, UpstreamName,
 };
 use bailey_yaml::{At, Cpus, Entries, Object, Size, Span};
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::pipeline::ExecutionMode;
 use crate::plugin::{CatchUp, IfRunning};
 use crate::service::LogLevel;
+use crate::upstream::Client;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +25,7 @@ pub(crate) struct File {
     pub(crate) plugin_roots: Vec<At<PathBuf>>,
     pub(crate) plugins: Entries<PluginName, Option<Plugin>>,
     pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) upstreams: Entries<UpstreamName, Upstream>,
     pub(crate) api: Option<At<Api>>,
 }
 
@@ -140,4 +143,32 @@ pub(crate) struct Step {
     #[serde(default)]
     pub(crate) id: Option<At<StepId>>,
     pub(crate) uses: At<PluginName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Upstream {
+    pub(crate) url: At<String>,
+    #[serde(default)]
+    pub(crate) secret_ref: Option<SecretName>,
+    #[serde(default)]
+    pub(crate) vault_principal: Option<At<PrincipalName>>,
+    #[serde(default)]
+    pub(crate) header: Option<At<String>>,
+    #[serde(default)]
+    pub(crate) scheme: Option<At<String>>,
+    #[serde(default)]
+    pub(crate) headers: Entries<String, At<String>>,
+    #[serde(default)]
+    pub(crate) address: Option<At<IpAddr>>,
+    #[serde(default)]
+    pub(crate) ca: Option<At<String>>,
+    #[serde(default)]
+    pub(crate) clients: Option<At<Vec<At<Client>>>>,
+    #[serde(default)]
+    pub(crate) timeout: Option<At<Span>>,
+    #[serde(default)]
+    pub(crate) max_concurrent: Option<At<u32>>,
+    #[serde(default)]
+    pub(crate) check: Option<At<String>>,
 }

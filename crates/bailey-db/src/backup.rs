@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use sqlx::SqlitePool;
 use sqlx::migrate::Migrator;
 
-use crate::Error;
+use crate::{Connection, Error};
 
 /// Copies the database to `<name>.before-<version>` when it holds something and `migrator` has something new for it.
 pub(crate) async fn before_migrating(
     path: &Path,
-    db: &SqlitePool,
+    db: &mut Connection,
     migrator: &Migrator,
 ) -> Result<(), Error> {
     let open = |source| Error::Open {
@@ -21,14 +20,14 @@ pub(crate) async fn before_migrating(
     let known: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')",
     )
-    .fetch_one(db)
+    .fetch_one(&mut *db)
     .await
     .map_err(open)?;
     if !known {
         return Ok(());
     }
     let applied: HashSet<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await
         .map_err(open)?
         .into_iter()

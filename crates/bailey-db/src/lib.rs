@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backup;
+mod slot;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,17 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
-/// A transaction. Dropping it without `commit` rolls back.
-pub type Transaction = sqlx::Transaction<'static, Sqlite>;
+use crate::slot::Slots;
+
+pub use crate::slot::{Look, Transaction};
 
 /// What a query of a `db/` module takes: the caller owns the transaction.
 pub type Connection = sqlx::SqliteConnection;
 
 /// Connections that read at once.
 const READERS: u32 = 4;
+
+/// Statements that a connection keeps ready to run again.
+const STATEMENTS: usize = 250;
 
 /// How long a statement waits for a lock that somebody else holds (a backup, the operator's `sqlite3`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,8 +74,8 @@ pub enum Error {
 /// One SQLite file: one writer, several readers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Slots,
+    readers: Slots,
     /// Held as long as any clone lives.
     _lock: Arc<File>,
 }
@@ -79,15 +83,20 @@ pub struct Db {
 impl Db {
     /// Begins a unit of work that writes. Writers queue up here in the order in which they came, so none ever sees "database is locked".
     pub async fn write(&self) -> Result<Transaction, sqlx::Error> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+        self.writer.begin("BEGIN IMMEDIATE").await
     }
 
     /// Begins a unit of work that only reads, on one snapshot; it never waits for a writer. Writing in it is an error.
     pub async fn read(&self) -> Result<Transaction, sqlx::Error> {
-        self.readers.begin().await
+        self.readers.begin("BEGIN").await
     }
 
-    /// Closes the file. What is under way is finished first.
+    /// A look at what is committed: each statement by itself, without the two more that a common snapshot of several takes. Writing is an error.
+    pub async fn look(&self) -> Result<Look, sqlx::Error> {
+        self.readers.look().await
+    }
+
+    /// Closes the file. What is under way is finished first; what comes later is an error.
     pub async fn close(&self) {
         self.readers.close().await;
         // The last connection to go checkpoints the WAL into the file.
@@ -108,28 +117,20 @@ pub async fn connect(path: &Path, migrator: &Migrator) -> Result<Db, Error> {
         // In WAL mode NORMAL may lose the last commits at power loss; an acknowledged job must not be lost.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        .statement_cache_capacity(STATEMENTS)
         .busy_timeout(BUSY_TIMEOUT);
-    // A connection to a file does not break while it rests: asking it before each use would only cost its thread a turn.
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .test_before_acquire(false)
-        .connect_with(options.clone())
-        .await
-        .map_err(open)?;
-    backup::before_migrating(path, &writer, migrator).await?;
-    migrator
-        .run(&writer)
-        .await
-        .map_err(|source| Error::Migrate {
-            path: path.to_owned(),
-            source,
-        })?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .test_before_acquire(false)
-        .connect_with(options.pragma("query_only", "ON"))
-        .await
-        .map_err(open)?;
+    let writer = Slots::connect(&options, 1).await.map_err(open)?;
+    let mut first = writer.look().await.map_err(open)?;
+    backup::before_migrating(path, &mut first, migrator).await?;
+    // `run` wants what can be acquired for any lifetime at all, which a connection that is held here cannot.
+    let migrated = migrator.run_direct(None, &mut *first, false).await;
+    migrated.map_err(|source| Error::Migrate {
+        path: path.to_owned(),
+        source,
+    })?;
+    drop(first);
+    let options = options.pragma("query_only", "ON");
+    let readers = Slots::connect(&options, READERS).await.map_err(open)?;
     Ok(Db {
         writer,
         readers,

@@ -19,6 +19,10 @@ const QUEUE: usize = 1024;
 /// Entries in one call, as the protocol allows.
 const BATCH: usize = 256;
 
+/// How long the first entry waits for company. An entry that nobody waits for would otherwise be sent, written and flushed to the disk between the
+/// steps of the very call that it tells of, and each of these competes with the call.
+const COMPANY: Duration = Duration::from_millis(50);
+
 const LONGEST_CALL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -73,8 +77,23 @@ impl Auditor {
         kind: &str,
         fields: &Value,
     ) -> Result<AppendResponse, tonic::Status> {
+        self.append_at_once(vec![entry(kind, fields, false)]).await
+    }
+
+    /// Appends entries in order, and waits until all of them are on disk. Of more than 256 the first may be there after an error.
+    pub async fn append_all_now(&self, entries: &[(&str, &Value)]) -> Result<(), tonic::Status> {
+        for batch in entries.chunks(BATCH) {
+            let batch = batch
+                .iter()
+                .map(|(kind, fields)| entry(kind, fields, false));
+            self.append_at_once(batch.collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_at_once(&self, entries: Vec<Entry>) -> Result<AppendResponse, tonic::Status> {
         let request = AppendRequest {
-            entries: vec![entry(kind, fields, false)],
+            entries,
             known_size: 0,
         };
         let Some(channel) = self.channel.clone() else {
@@ -128,7 +147,9 @@ pub(crate) async fn deliver(
     let mut entries = Vec::new();
     loop {
         tokio::select! {
-            _ = queue.entries.recv_many(&mut entries, BATCH - 1) => {}
+            _ = queue.entries.recv_many(&mut entries, BATCH - 1) => {
+                gather(&ctx, &mut queue, &mut entries).await;
+            }
             () = ctx.shutdown.cancelled() => {
                 while entries.len() < BATCH - 1 && let Ok(entry) = queue.entries.try_recv() {
                     entries.push(entry);
@@ -143,6 +164,24 @@ pub(crate) async fn deliver(
             return Ok(());
         }
         send(&ctx, &mut client, std::mem::take(&mut entries)).await;
+    }
+}
+
+/// Takes what comes soon after the first entries, until a call is full or the service stops.
+async fn gather(ctx: &Context, queue: &mut Queue, entries: &mut Vec<Entry>) {
+    let mut late = std::pin::pin!(tokio::time::sleep(COMPANY));
+    while entries.len() < BATCH - 1 {
+        let room = BATCH - 1 - entries.len();
+        tokio::select! {
+            taken = queue.entries.recv_many(entries, room) => {
+                // Nobody is left who could send.
+                if taken == 0 {
+                    return;
+                }
+            }
+            () = &mut late => return,
+            () = ctx.shutdown.cancelled() => return,
+        }
     }
 }
 

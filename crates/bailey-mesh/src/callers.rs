@@ -70,6 +70,15 @@ pub const TABLE: &[(&str, Callers)] = &[
     ("/bailey.broker.v1.PresenceService/Roll", GATEWAY),
     ("/bailey.broker.v1.TicketService/MakeTicket", RUNNER),
     ("/bailey.broker.v1.TokenService/VerifyToken", GATEWAY),
+    // The one method that answers a secret's value: for what goes out, and nobody else.
+    (
+        "/bailey.broker.v1.UpstreamKeyService/ReleaseKey",
+        Callers::Only(&[EgressProxy]),
+    ),
+    (
+        "/bailey.egress.v1.UpstreamService/Exchange",
+        Callers::Only(&[Engine, Worker]),
+    ),
     ("/bailey.engine.v1.IntakeService/EmitEvent", GATEWAY),
     (
         "/bailey.engine.v1.IntakeService/SubmitJob",
@@ -96,6 +105,8 @@ pub const TABLE: &[(&str, Callers)] = &[
         "/bailey.engine.v1.ScheduleService/OutstandingJobs",
         Callers::Only(&[Scheduler]),
     ),
+    ("/bailey.engine.v1.UpstreamService/CheckUpstream", GATEWAY),
+    ("/bailey.engine.v1.UpstreamService/ListUpstreams", GATEWAY),
     (
         "/bailey.policy.v1.DecisionService/Decide",
         Callers::Only(&[Engine]),

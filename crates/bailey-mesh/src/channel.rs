@@ -18,6 +18,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::ServiceExt as _;
 
 use crate::Mesh;
+use crate::gather::Gather;
 
 /// Longest that a connection may take until it is usable.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -94,7 +95,7 @@ pub(crate) fn lazy(address: String, config: ClientConfig) -> Channel {
                 .await
                 .map_err(timed_out)
                 .flatten()
-                .map(TokioIo::new)
+                .map(|stream| TokioIo::new(Gather::new(stream)))
         }
     }))
 }

@@ -7,6 +7,7 @@ mod certificate;
 mod channel;
 mod error;
 mod gate;
+mod gather;
 mod identity;
 mod mesh;
 mod presence;

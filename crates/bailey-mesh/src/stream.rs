@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::gate::Caller;
+use crate::gather::Gather;
 
 /// Where a connection comes from. In the extensions of each request; for limits, not for trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) struct Remote {
 }
 
 pub(crate) struct MeshStream {
-    tls: TlsStream<TcpStream>,
+    tls: Gather<TlsStream<TcpStream>>,
     remote: Remote,
     end: Pin<Box<Sleep>>,
 }
@@ -35,7 +36,7 @@ pub(crate) struct MeshStream {
 impl MeshStream {
     pub(crate) fn new(tls: TlsStream<TcpStream>, remote: Remote, lifetime: Duration) -> Self {
         Self {
-            tls,
+            tls: Gather::new(tls),
             remote,
             end: Box::pin(tokio::time::sleep(lifetime)),
         }

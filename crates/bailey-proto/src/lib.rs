@@ -18,4 +18,4 @@ macro_rules! packages {
     };
 }
 
-packages!(audit broker engine management policy trust);
+packages!(audit broker egress engine management policy trust);

@@ -4,7 +4,15 @@ use std::path::Path;
 
 use prost::Message as _;
 
-const PACKAGES: [&str; 6] = ["audit", "broker", "engine", "management", "policy", "trust"];
+const PACKAGES: [&str; 7] = [
+    "audit",
+    "broker",
+    "egress",
+    "engine",
+    "management",
+    "policy",
+    "trust",
+];
 
 fn generate(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");

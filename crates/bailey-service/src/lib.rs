@@ -46,7 +46,7 @@ where
     launch::<A, _>(service.name(), |cli| {
         let settings = cli.flags.settings();
         let trust = check_files(&settings)?;
-        runtime(service)?.block_on(async {
+        current_thread()?.block_on(async {
             let signals = Signals::new()?;
             let ctx = Context::new(service, settings, trust, Process::new());
             ctx.process.serve_health(ctx.settings.health_listen).await?;
@@ -130,25 +130,10 @@ fn check_files(settings: &Settings) -> anyhow::Result<TrustFile> {
     Ok(trust.map_err(|e| Misconfigured(Chain(&e).to_string()))?)
 }
 
-/// Most services wait for one neighbour at a time; two of them serve many callers at once.
-fn runtime(service: Service) -> anyhow::Result<tokio::runtime::Runtime> {
-    match service {
-        Service::Gateway | Service::Engine => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("starting the runtime"),
-        Service::Policy
-        | Service::Runner
-        | Service::Broker
-        | Service::Scheduler
-        | Service::Audit
-        | Service::Worker
-        | Service::SocketProxy
-        | Service::EgressProxy => current_thread(),
-    }
-}
-
+/// One thread for what waits, in each service: nearly all of it waits for neighbours, and a second one would be woken for each answer that the first
+/// could have taken. What hangs or works for long belongs on a thread of its own: `SQLite`, audit's log, large results and cells. Gateway and engine
+/// parse what a caller sends (at most 10 MiB) and build the request of it here: a pass over the largest takes up to a quarter of a
+/// second, in which nobody else is served.
 fn current_thread() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,17 +1,19 @@
-//! What a launch ticket costs in arithmetic: the parts that broker and socket-proxy do for each call. `cargo bench -p bailey-trust`.
+//! What a launch ticket costs in arithmetic: the parts that broker and socket-proxy do for each call, and beside them an age file for each. `cargo bench -p bailey-trust`.
 //!
 //! Not here, because no processor does it: two hops on the mesh, and the audit log's append before a secret leaves.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bailey_trust::{SealingKey, SigningKey, Ticket, sign, verify};
+use bailey_trust::{SealingKey, SealingSession, SessionReader, SigningKey, Ticket, sign, verify};
 use bailey_types::{DecisionId, Sha256, TicketId, Timestamp};
 
 fn main() {
     let key = SigningKey::generate();
     let sealing = SealingKey::generate();
     let recipient = sealing.recipient();
+    let session = SealingSession::new(recipient.clone());
+    let reader = SessionReader::new(sealing.clone());
     let Some((ticket, signed)) = ticket().and_then(|it| Some((it.clone(), sign(&it, &key).ok()?)))
     else {
         eprintln!("a ticket cannot be signed");
@@ -25,12 +27,18 @@ fn main() {
     });
     for (size, shown) in [(1 << 10, "1 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")] {
         let plain = vec![b'x'; size];
-        let Ok(sealed) = recipient.seal(&plain) else {
+        let (Ok(sealed), Ok(in_session)) = (recipient.seal(&plain), session.seal(&plain)) else {
             eprintln!("{shown} cannot be sealed");
             return;
         };
         measure(&format!("hash {shown} (SHA-256)"), || {
             black_box(Sha256::of(&plain)).0.len() == 32
+        });
+        measure(&format!("seal {shown} in a session"), || {
+            session.seal(&plain).is_ok()
+        });
+        measure(&format!("open {shown} in a session"), || {
+            reader.open(&in_session, size).is_ok()
         });
         measure(&format!("seal {shown} to socket-proxy (age)"), || {
             recipient.seal(&plain).is_ok()

@@ -5,6 +5,7 @@ mod lock;
 pub mod rating;
 pub mod seal;
 mod service;
+mod session;
 pub mod source;
 mod state;
 mod statement;
@@ -19,6 +20,7 @@ pub use lock::{
 pub use rating::rating;
 pub use seal::{SealError, SealingKey, SealingRecipient, seal_to};
 pub use service::{MAX_SERVICES, SERVE, ServiceTerms};
+pub use session::{SealingSession, SessionReader};
 pub use source::{Loaded, LockSource, LockSourceError};
 pub use state::{StateLimit, TooMuch};
 pub use statement::{

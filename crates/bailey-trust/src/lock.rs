@@ -119,16 +119,9 @@ pub struct ProposedPlugin {
 }
 
 impl ProposedPlugin {
-    /// The first thing that its cells have from their start, if there is any. Such a cell must not start before there is a request: it could
-    /// spend what it has, unasked.
+    /// See [`Carried::of`].
     pub fn carries(&self) -> Option<Carried> {
-        if self.state != StateKind::None {
-            return Some(Carried::State);
-        }
-        if !self.egress.is_empty() {
-            return Some(Carried::Egress);
-        }
-        (!self.host_paths.is_empty()).then_some(Carried::HostPaths)
+        Carried::of(self.state, &self.egress, &self.host_paths)
     }
 }
 
@@ -141,6 +134,20 @@ pub enum Carried {
     Egress,
     /// A part of the host.
     HostPaths,
+}
+
+impl Carried {
+    /// The first thing that a plugin's cells have from their start, if there is any. Such a cell must not start before there is a request: it
+    /// could spend what it has, unasked.
+    pub fn of(state: StateKind, egress: &[String], host_paths: &[HostPath]) -> Option<Self> {
+        if state != StateKind::None {
+            return Some(Self::State);
+        }
+        if !egress.is_empty() {
+            return Some(Self::Egress);
+        }
+        (!host_paths.is_empty()).then_some(Self::HostPaths)
+    }
 }
 
 impl fmt::Display for Carried {

@@ -93,6 +93,12 @@ impl SealingKey {
         SealingRecipient(self.0.to_public())
     }
 
+    /// A key for one other purpose, which `context` names (BLAKE3's key derivation): from it nobody learns this one.
+    pub fn derive(&self, context: &'static str) -> Zeroizing<[u8; 32]> {
+        let key = self.0.to_string();
+        Zeroizing::new(blake3::derive_key(context, key.expose_secret().as_bytes()))
+    }
+
     /// Opens what was sealed to this key; the plaintext may have at most `limit_bytes`.
     pub fn open(&self, sealed: &[u8], limit_bytes: usize) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let open = |e: String| SealError::Open(e);
@@ -244,6 +250,15 @@ mod tests {
         assert_eq!(*key.open(&sealed, 100).unwrap(), b"hunter2");
         assert_eq!(*paper.open(&sealed, 100).unwrap(), b"hunter2");
         assert!(other.open(&sealed, 100).is_err());
+    }
+
+    #[test]
+    fn a_derived_key_is_the_same_for_one_key_and_purpose_and_for_no_other() {
+        let (key, other) = (SealingKey::generate(), SealingKey::generate());
+        let again = SealingKey::parse(&key.to_file_text(), "the file").unwrap();
+        assert_eq!(key.derive("test 1"), again.derive("test 1"));
+        assert_ne!(key.derive("test 1"), key.derive("test 2"));
+        assert_ne!(key.derive("test 1"), other.derive("test 1"));
     }
 
     #[test]

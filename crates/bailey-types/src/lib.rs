@@ -10,7 +10,7 @@ pub use hash::{Blake3, ImageId, Sha256};
 pub use id::{AttemptNumber, DecisionId, EventId, GrantId, JobId, OriginId, Serial, TicketId};
 pub use name::{
     AccountName, BadName, CommandName, EventType, PipelineName, PluginName, PrincipalName,
-    ScheduleId, SecretName, StackId, StepId, TokenName,
+    ScheduleId, SecretName, StackId, StepId, TokenName, UpstreamName,
 };
 pub use service::{BadService, Service};
 pub use time::{Clock, Timestamp};

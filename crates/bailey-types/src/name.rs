@@ -156,6 +156,10 @@ name!(
     TokenName, "token name", 64, "lower-case letters, digits, '_' and '-', starting and ending with a letter or digit", lower_word
 );
 name!(
+    /// An HTTP service beyond the stack that its own services call (`upstreams.<name>`).
+    UpstreamName, "upstream name", 32, "lower-case letters, digits, '_' and '-', starting and ending with a letter or digit", lower_word
+);
+name!(
     /// One Bailey installation: in every label, container, volume and network name, so that several can share an engine.
     StackId, "stack id", 32, "lower-case letters, digits, '_' and '-', starting and ending with a letter or digit", lower_word
 );

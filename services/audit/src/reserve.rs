@@ -1,4 +1,5 @@
-//! The end of the volume, which is kept for allows: whoever can cause refusals must not be able to stop the work.
+//! The end of the volume, which is kept for allows, so that whoever can cause refusals cannot stop the work; and for what takes something away
+//! from somebody, so that he cannot keep that from being told.
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +17,33 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Whether only allows are recorded.
+    /// Whether only what [`may_use_reserve`] is recorded.
     pub(crate) fn is_reserved(self) -> bool {
         self.free_bytes < (self.all_bytes / 10).min(MOST_KEPT_BYTES)
     }
 }
 
-/// Whether an entry may use the reserve. An allow is two records: the decision, and the ticket that the broker makes for it.
+/// Whether an entry may use the reserve. An allow is two records: the decision, and the ticket that the broker makes for it. What the broker did
+/// before the log had it (what only takes away, and what the operator does at its keys) is done already; each needs the admin token or the host.
 pub(crate) fn may_use_reserve(caller: Service, kind: &str) -> bool {
-    matches!(
-        (caller, kind),
-        (Service::Policy, "decision.allowed") | (Service::Broker, "ticket.made")
-    )
+    let by_policy = caller == Service::Policy && kind == "decision.allowed";
+    by_policy || (caller == Service::Broker && BROKERS.contains(&kind))
 }
+
+const BROKERS: [&str; 12] = [
+    "ticket.made",
+    "secret.revoked",
+    "principal.revoked",
+    "principal.purged",
+    "token.revoked",
+    "vault.recipient_removed",
+    "vault.made",
+    "vault.unsealed",
+    "vault.key_rotated",
+    "vault.admin_token_rotated",
+    "vault.restored",
+    "vault.adopted",
+];
 
 /// The volume that the log is on.
 #[derive(Clone, Debug)]
@@ -36,6 +51,9 @@ pub(crate) struct Volume {
     dir: PathBuf,
     #[cfg(test)]
     fixed: Option<Room>,
+    /// Held by a test for as long as the disk is to hang.
+    #[cfg(test)]
+    pub(crate) hangs: std::sync::Arc<std::sync::Mutex<()>>,
 }
 
 impl Volume {
@@ -44,6 +62,8 @@ impl Volume {
             dir: dir.to_owned(),
             #[cfg(test)]
             fixed: None,
+            #[cfg(test)]
+            hangs: std::sync::Arc::default(),
         }
     }
 
@@ -52,6 +72,7 @@ impl Volume {
         Self {
             dir: PathBuf::new(),
             fixed: Some(room),
+            hangs: std::sync::Arc::default(),
         }
     }
 
@@ -59,6 +80,7 @@ impl Volume {
     pub(crate) fn room(&self) -> std::io::Result<Room> {
         #[cfg(test)]
         if let Some(room) = self.fixed {
+            drop(self.hangs.lock());
             return Ok(room);
         }
         let stat = rustix::fs::statvfs(&self.dir)?;
@@ -102,6 +124,16 @@ mod tests {
         assert!(
             !may_use_reserve(Service::Engine, "decision.allowed"),
             "only policy allows"
+        );
+        // What takes away, and not what gives.
+        assert!(may_use_reserve(Service::Broker, "token.revoked"));
+        assert!(may_use_reserve(Service::Broker, "vault.recipient_removed"));
+        assert!(may_use_reserve(Service::Broker, "vault.restored"));
+        assert!(!may_use_reserve(Service::Broker, "token.created"));
+        assert!(!may_use_reserve(Service::Broker, "secret.set"));
+        assert!(
+            !may_use_reserve(Service::Engine, "token.revoked"),
+            "only the broker revokes"
         );
     }
 

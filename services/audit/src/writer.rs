@@ -1,6 +1,9 @@
 //! The one thread that has the log. Requests that come in while it writes are written together, with one fsync.
+//!
+//! It has nothing else to do: a disk that hangs must not keep the health check, the handshakes and the certificate waiting. An append wakes it
+//! once, and its answer wakes the caller once.
 
-mod thread;
+mod keeper;
 
 use bailey_audit_log::{Log, Recovered};
 use bailey_error::Chain;
@@ -14,7 +17,7 @@ use crate::entry::Received;
 use crate::error::Error;
 use crate::fold::Folds;
 use crate::reserve::Volume;
-use crate::writer::thread::Thread;
+use crate::writer::keeper::Keeper;
 
 /// Requests that may wait; more are refused, so that a slow disk is seen and not hidden.
 const QUEUE: usize = 1024;
@@ -73,7 +76,7 @@ enum Order {
     Stop,
 }
 
-/// Sends orders to the thread. Cheap to clone.
+/// Sends orders to the keeper. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Writer(mpsc::Sender<Order>);
 
@@ -133,7 +136,7 @@ impl Writer {
     }
 }
 
-/// Starts the thread and its clockwork, and records that the log was opened.
+/// Starts the keeper and its clockwork, and records that the log was opened.
 pub(crate) async fn start(
     ctx: &Context,
     log: Log,
@@ -142,7 +145,7 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Writer> {
     let (sender, orders) = mpsc::channel(QUEUE);
     let writer = Writer(sender);
-    let thread = Thread {
+    let keeper = Keeper {
         log,
         volume,
         folds: Folds::default(),
@@ -150,7 +153,7 @@ pub(crate) async fn start(
         ctx: ctx.clone(),
     };
     ctx.spawn("log", async move {
-        tokio::task::spawn_blocking(move || thread.run(orders)).await?;
+        tokio::task::spawn_blocking(move || keeper.run(orders)).await?;
         Ok(())
     });
     let (shutdown, ticking) = (ctx.shutdown.clone(), writer.clone());

@@ -6,7 +6,7 @@ pub(crate) mod vault;
 
 use std::path::PathBuf;
 
-use bailey_types::{EventType, PluginName, StackId};
+use bailey_types::{EventType, PluginName, StackId, UpstreamName};
 use bailey_yaml::Span;
 use clap::{Args, Parser, Subcommand};
 
@@ -94,6 +94,11 @@ pub(crate) enum Verb {
     Event {
         #[command(subcommand)]
         verb: EventVerb,
+    },
+    /// List and try the HTTP services that the stack itself calls
+    Upstream {
+        #[command(subcommand)]
+        verb: UpstreamVerb,
     },
     /// Keep secrets
     Vault {
@@ -255,7 +260,13 @@ pub(crate) struct JobListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
     /// The job
+    #[arg(value_name = "JOB", value_parser = job_id)]
     pub(crate) id: bailey_types::JobId,
+}
+
+fn job_id(text: &str) -> Result<bailey_types::JobId, &'static str> {
+    let help = "that is no job's id, which looks like 0198c0de-1f2a-7b3c-8d4e-5f6071829304; `bailey job list` shows them";
+    text.parse().map_err(|_| help)
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,6 +286,21 @@ pub(crate) struct EmitArgs {
     /// Events with the same key are one event
     #[arg(long, value_name = "KEY")]
     pub(crate) dedupe_key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpstreamVerb {
+    /// List the upstreams of the lock, with the names of their keys
+    List,
+    /// Have an upstream asked as the stack asks it, with its key, and show its status
+    #[command(after_help = "Exit code: 0 if it answered with a status below 400, else 1.")]
+    Check(UpstreamArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpstreamArgs {
+    /// The upstream
+    pub(crate) name: UpstreamName,
 }
 
 #[derive(Debug, Subcommand)]

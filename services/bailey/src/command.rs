@@ -11,12 +11,13 @@ mod pki;
 mod plugin;
 mod status;
 mod token;
+mod upstream;
 mod vault;
 
 use clap::CommandFactory as _;
 
 use crate::cli::vault::TokenVerb;
-use crate::cli::{AuditVerb, Cli, ConfigVerb, EventVerb, JobVerb, PluginVerb, Verb};
+use crate::cli::{AuditVerb, Cli, ConfigVerb, EventVerb, JobVerb, PluginVerb, UpstreamVerb, Verb};
 use crate::home::Home;
 use crate::lock;
 use crate::output::{Done, Out};
@@ -55,6 +56,12 @@ pub(crate) async fn run(home: &Home, verb: Verb, out: &mut Out) -> anyhow::Resul
         Verb::Event {
             verb: EventVerb::Emit(args),
         } => event::emit(home, &args, out).await,
+        Verb::Upstream {
+            verb: UpstreamVerb::List,
+        } => upstream::list(home, out).await,
+        Verb::Upstream {
+            verb: UpstreamVerb::Check(args),
+        } => upstream::check(home, &args, out).await,
         Verb::Vault { verb } => Box::pin(vault::run(home, verb, out)).await,
         Verb::Token {
             verb: TokenVerb::Create(args),

@@ -48,9 +48,9 @@ pub(crate) fn to_container(
         (code, Some(file)) => {
             // An empty token file would only mislead later.
             fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
-            refused(code)
+            Ok(refused(code))
         }
-        (code, None) => refused(code),
+        (code, None) => Ok(refused(code)),
     }
 }
 
@@ -58,6 +58,20 @@ pub(crate) fn to_container(
 pub(crate) fn to_custody(home: &Home, args: &[&str], input: &[u8]) -> anyhow::Result<Done> {
     let args = std::iter::once("custody").chain(args.iter().copied());
     with_input(home, "custody", args.map(OsString::from), input)
+}
+
+/// As [`to_custody`], for whoever has to know what the verb says.
+pub(crate) fn heard_from_custody(home: &Home, args: &[&str]) -> anyhow::Result<(Done, String)> {
+    let mut command = one_shot(home)?;
+    command.args(["--no-TTY", "custody", "custody"]).args(args);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|e| not_started("custody", &e))?;
+    let done = match output.status.code() {
+        Some(0) => Done::Well,
+        code => refused(code),
+    };
+    let said = String::from_utf8(output.stdout).context("reading what the container said")?;
+    Ok((done, said))
 }
 
 /// Runs `args` in the one-shot container `container`; `input` is what they read.
@@ -84,7 +98,7 @@ pub(crate) fn with_input(
     let status = waited.with_context(|| format!("waiting for the container `{container}`"))?;
     match status.code() {
         Some(0) => Ok(Done::Well),
-        code => refused(code),
+        code => Ok(refused(code)),
     }
 }
 
@@ -135,11 +149,11 @@ fn not_started(container: &str, error: &std::io::Error) -> anyhow::Error {
     )
 }
 
-fn refused(code: Option<i32>) -> anyhow::Result<Done> {
+/// It has said what is wrong itself.
+fn refused(code: Option<i32>) -> Done {
     match code {
-        // It has said what is wrong itself.
-        Some(78) => Err(Misconfigured("see above".to_owned()).into()),
-        _ => Ok(Done::Badly),
+        Some(78) => Done::Misconfigured,
+        _ => Done::Badly,
     }
 }
 

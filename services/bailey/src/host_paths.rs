@@ -110,6 +110,7 @@ fn meant(home: &Home, verb: &Verb) -> anyhow::Result<Option<Config>> {
         | Verb::Token { .. }
         | Verb::Pki { .. }
         | Verb::Audit { .. }
+        | Verb::Upstream { .. }
         | Verb::Completions { .. } => Ok(None),
     }
 }

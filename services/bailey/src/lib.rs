@@ -49,6 +49,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
+        Ok(Done::Misconfigured) => ExitCode::from(78),
         Err(e) => {
             eprintln!("bailey: {e:#}");
             ExitCode::from(if is_misconfigured(&e) { 78 } else { 1 })
@@ -69,7 +70,14 @@ fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
     if !home.is_inside() && cli.verb.needs_sockets() {
         let mut args = args;
         args.extend(host_paths::arguments(&home, &cli.verb)?);
-        return forward::to_container(&home, cli.verb.container(), args, cli.verb.host_file());
+        let file = cli.verb.host_file();
+        let done = forward::to_container(&home, cli.verb.container(), args, file)?;
+        if let Some(file) = file.filter(|_| done == Done::Well) {
+            let path = file.display().to_string();
+            let sentence = format!("wrote {path}, readable by its owner only");
+            out.told(&home, &serde_json::json!({ "file": path }), sentence)?;
+        }
+        return Ok(done);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -102,6 +110,7 @@ impl Verb {
             | Self::Status(_)
             | Self::Job { .. }
             | Self::Event { .. }
+            | Self::Upstream { .. }
             | Self::Completions { .. } => false,
         }
     }
@@ -119,6 +128,7 @@ impl Verb {
             | Self::Plugin { .. }
             | Self::Job { .. }
             | Self::Event { .. }
+            | Self::Upstream { .. }
             | Self::Vault { .. }
             | Self::Token { .. }
             | Self::Pki { .. }
@@ -144,6 +154,7 @@ impl Verb {
             | Self::Plugin { .. }
             | Self::Job { .. }
             | Self::Event { .. }
+            | Self::Upstream { .. }
             | Self::Vault { .. }
             | Self::Token { .. }
             | Self::Pki { .. }

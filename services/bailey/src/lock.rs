@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
         check_same(&proposal, &lock)?;
         let grants = Grants::ask(self.home, &self.admin).await?;
         let before = present.map(|present| Rated::of(present, &grants));
-        let preview = Preview::of(before.as_ref(), &Rated::of(&lock, &grants));
+        let preview = Preview::of(before.as_ref(), &Rated::of(&lock, &grants), answer.missing);
         if self.home.json() {
             out.json(&preview.to_json(&answer.code))?;
         } else {

@@ -6,6 +6,8 @@ use std::io::{self, Write as _};
 use bailey_types::Timestamp;
 use serde::Serialize;
 
+use crate::home::Home;
+
 /// How a command ended that has said everything itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
@@ -13,6 +15,8 @@ pub(crate) enum Done {
     Well,
     /// Exit code 1: the job failed, the stack is not ready.
     Badly,
+    /// Exit code 78: the operator must correct something, and was told what.
+    Misconfigured,
 }
 
 /// Standard output, written in one go at the end.
@@ -24,6 +28,21 @@ impl Out {
     pub(crate) fn line(&mut self, line: impl Display) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{line}");
+    }
+
+    /// A sentence; with `--json` the same for programs.
+    pub(crate) fn told(
+        &mut self,
+        home: &Home,
+        json: &serde_json::Value,
+        sentence: impl Display,
+    ) -> anyhow::Result<()> {
+        if home.json() {
+            self.json(json)
+        } else {
+            self.line(sentence);
+            Ok(())
+        }
     }
 
     /// Indented JSON.
@@ -81,6 +100,12 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A number of things: `noun` is one of them.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
 /// A time as programs read it.
 pub(crate) fn time(ms: i64) -> String {
     Timestamp(ms).to_rfc3339()
@@ -103,6 +128,14 @@ mod tests {
             &[["a".into(), "1".into()], ["länger".into(), String::new()]],
         );
         assert_eq!(out.text(), "NAME    X\na       1\nlänger\n");
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!(
+            [0, 1, 2].map(|number| count(number, "API token")),
+            ["0 API tokens", "1 API token", "2 API tokens"]
+        );
     }
 
     #[test]

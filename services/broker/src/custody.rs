@@ -5,6 +5,8 @@
 //! it was interrupted, and until it is, one of the keys at hand opens the vault.
 
 mod admin;
+mod adopt;
+mod compared;
 mod restore;
 mod rotate;
 
@@ -18,14 +20,15 @@ use anyhow::{Context as _, anyhow, ensure};
 use bailey_error::Chain;
 use bailey_service::Misconfigured;
 use bailey_trust::{SealingKey, SealingRecipient, TrustFile};
-use bailey_types::Clock;
+use bailey_types::{Clock, Sha256};
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::age_key;
 use crate::durable::Exclusive;
+use crate::vault::Document;
+use crate::vault::content::{self, Author};
 use crate::vault::file::{FileError, VaultFile};
-use crate::vault::{Document, content};
 
 /// Does what must not be done while the broker runs.
 #[derive(Debug, Parser)]
@@ -62,6 +65,18 @@ enum Verb {
         /// In place of the vault that is there
         #[arg(long)]
         replace: bool,
+        /// Do it; without this flag it is only said what would be
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Take over a vault that does not say who wrote it
+    Adopt {
+        /// Do it; without this flag it is only said what would be
+        #[arg(long)]
+        yes: bool,
+        /// Only if the file is the one that has this hash: the preview says it
+        #[arg(long, value_name = "SHA256")]
+        expect: Option<Sha256>,
     },
 }
 
@@ -95,14 +110,31 @@ fn run(places: &Places, verb: &Verb) -> anyhow::Result<String> {
     match verb {
         Verb::RotateKey => rotate::run(&mut custody, now),
         Verb::RotateAdminToken => admin::run(&mut custody, now),
-        Verb::Restore { replace } => {
+        Verb::Adopt { yes, expect } => adopt::run(&mut custody, Consent::of(*yes), *expect, now),
+        Verb::Restore { replace, yes } => {
             let mut input = Zeroizing::new(Vec::with_capacity(restore::INPUT_LIMIT_BYTES + 1));
             std::io::stdin()
                 .take(restore::INPUT_LIMIT_BYTES as u64 + 1)
                 .read_to_end(&mut input)
                 .context("reading standard input")?;
-            restore::run(&mut custody, &input, *replace, now)
+            let consent = Consent::of(*yes);
+            restore::run(&mut custody, &input, *replace, consent, now)
         }
+    }
+}
+
+/// Whether somebody was told what a verb will do, and agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consent {
+    /// It is only said.
+    Asked,
+    /// It is done.
+    Given,
+}
+
+impl Consent {
+    fn of(yes: bool) -> Self {
+        if yes { Self::Given } else { Self::Asked }
     }
 }
 
@@ -135,9 +167,12 @@ impl Custody {
         same_owner(&dir.join("age.key"), &places.vault_dir)?;
         let mut file = VaultFile::open(&places.vault_dir).map_err(|e| match e {
             FileError::TwoWriters(_) => anyhow::Error::new(Misconfigured(
-                "the broker runs, and this must not be done under it: stop it first (docker compose stop broker)".into(),
+                "the broker runs, and this must not be done under it: stop it first (`docker compose stop broker`)".into(),
             )),
-            FileError::ChangedOutside(_) | FileError::TooLarge { .. } | FileError::Io(_) => e.into(),
+            FileError::ChangedOutside(_)
+            | FileError::TooLarge { .. }
+            | FileError::NoFile(_)
+            | FileError::Io(_) => e.into(),
         })?;
         let blob = file.read()?;
         Ok(Self {
@@ -206,7 +241,9 @@ impl Custody {
         own: &[SealingRecipient],
         keys: &[&SealingKey],
     ) -> anyhow::Result<()> {
-        let sealed = content::seal_to_all(document, own).context("encrypting the vault")?;
+        let authors: Vec<_> = keys.iter().map(|key| Author::of(key)).collect();
+        let sealed =
+            content::seal_to_all(document, own, &authors).context("encrypting the vault")?;
         for key in keys {
             let read = content::open(&sealed, key);
             ensure!(

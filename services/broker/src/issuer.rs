@@ -41,6 +41,9 @@ const RENEWED_WITHIN: Duration = Duration::from_mins(1);
 /// How long a rotation that was recorded and then failed is left alone.
 const RECORDED: Duration = Duration::from_hours(1);
 
+/// Longest that it may take to keep a new intermediate: so long the old one is still issued from.
+const KEPT_WITHIN: Duration = Duration::from_mins(1);
+
 /// How often it is looked whether the intermediate must be replaced.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -83,7 +86,7 @@ pub enum Error {
     )]
     TooOften(Timestamp),
     /// Without a record it must not happen.
-    #[error(transparent)]
+    #[error("{0}; nothing was changed: try again")]
     NotRecorded(#[from] NotRecorded),
     /// Encryption failed.
     #[error("sealing the intermediate")]
@@ -195,20 +198,22 @@ impl Issuer {
     /// Makes a new intermediate under the same root, keeps it, and issues from it.
     pub async fn rotate(&self, state: &State, reason: Reason) -> Result<Rotated, Error> {
         let _alone = self.rotating.lock().await;
-        let now = state.clock.now();
-        let made = self.keeper.make(now)?;
-        let rotated = Rotated {
-            current: made.certificate(),
-            replaced: self.current(),
-            last_certificate: now.plus(self.lifetime).min(self.current().not_after),
-        };
+        let made = self.keeper.make(state.clock.now())?;
+        let (current, replaced) = (made.certificate(), self.current());
         let fields = json!({
-            "serial": rotated.current.serial.to_string(),
-            "replaced": rotated.replaced.serial.to_string(),
-            "not_after": rotated.current.not_after.to_rfc3339(),
+            "serial": current.serial.to_string(),
+            "replaced": replaced.serial.to_string(),
+            "not_after": current.not_after.to_rfc3339(),
             "reason": reason.name(),
         });
         state.records.before("pki.rotated", &fields).await?;
+        // The old one is issued from until the new one is kept.
+        let now = state.clock.now();
+        let rotated = Rotated {
+            current,
+            replaced,
+            last_certificate: last_certificate(&replaced, self.lifetime, now),
+        };
         self.keeper.install(made, now, rotated.last_certificate)?;
         tracing::info!(
             "issuing from the intermediate {} now, until {}",
@@ -316,6 +321,11 @@ pub async fn watch(ctx: Context, state: std::sync::Arc<State>) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// When the last certificate of an intermediate ends that is being replaced `now`.
+fn last_certificate(replaced: &CaCertificate, lifetime: Duration, now: Timestamp) -> Timestamp {
+    now.plus(KEPT_WITHIN).plus(lifetime).min(replaced.not_after)
 }
 
 /// A new intermediate helps only if it lasts longer than the one in use: none outlives the root.

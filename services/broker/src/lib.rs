@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod age_key;
+mod change;
 pub mod custody;
 mod durable;
 #[cfg(test)]
@@ -19,7 +20,9 @@ mod state;
 mod testing;
 mod ticket;
 mod token;
+mod upstream;
 mod vault;
+mod view;
 mod witness;
 
 use std::alloc::System;
@@ -85,6 +88,7 @@ async fn join(ctx: Context, state: Arc<State>, enrol: SocketAddr) -> anyhow::Res
     let listener = bailey_mesh::bind(ctx.settings.listen).context("binding the mesh port")?;
     let strangers = bailey_mesh::bind(enrol).context("binding the enrolment port")?;
     state.records.open(mesh.auditor());
+    state.news.notify_one();
     let issuer = Issuer::new(keeper, mesh.clone(), state.lifetime);
     anyhow::ensure!(state.issuer.set(issuer).is_ok(), "joined the mesh twice");
     let (routes, door) = (rpc::mesh(&state, &authority), (ctx.clone(), mesh.clone()));
@@ -107,7 +111,8 @@ async fn join(ctx: Context, state: Arc<State>, enrol: SocketAddr) -> anyhow::Res
 /// The intermediate, once it can be opened; `None` if the service is told to stop before that.
 async fn unsealed(ctx: &Context, state: &State) -> Option<Keeper> {
     loop {
-        match Keeper::open(&ctx.settings, &ctx.trust) {
+        let keeper = Keeper::open(&ctx.settings, &ctx.trust);
+        match keeper.and_then(|keeper| keeper.tried(ctx.clock.now())) {
             Ok(keeper) => return Some(keeper),
             Err(error) => {
                 let reason = Chain(&error);
@@ -127,8 +132,7 @@ async fn watch(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
     let started = ctx.clock.now();
     let mut presence = ctx.presence();
     while !ctx.shutdown.is_cancelled() {
-        state.unseal();
-        record::unsealed(&state).await;
+        state.unseal().await;
         record::offline(&state).await;
         for (part, trouble) in state.troubles() {
             ctx.trouble(part, trouble);
@@ -138,6 +142,7 @@ async fn watch(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
         tokio::select! {
             () = ctx.shutdown.cancelled() => {}
             () = tokio::time::sleep(LOOK) => {}
+            () = state.news.notified() => {}
             changed = presence.changed() => changed.context("watching our own presence")?,
         }
     }

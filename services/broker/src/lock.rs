@@ -14,8 +14,9 @@ use bailey_trust::{
 };
 use bailey_types::{PluginName, Serial, StackId, Timestamp};
 
+use crate::change;
 use crate::ticket::tree_mac;
-use crate::vault::{self, Document, LockState, Nonce, Uids, Vault};
+use crate::vault::{self, Document, LockState, Nonce, Uids};
 
 /// Why a lock is not proposed or signed.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +42,33 @@ pub enum Error {
     /// Not the code of what was proposed last.
     #[error("no proposal has this code: run the command without a code to preview it again")]
     NoSuchCode,
-    /// The vault refuses.
+    /// The vault is not open.
     #[error(transparent)]
     Vault(#[from] vault::Error),
+    /// The vault does not remember it, or the audit log has no record of it.
+    #[error(transparent)]
+    Change(#[from] change::Error),
     /// The signature could not be made.
     #[error("signing the lock")]
     Sign(#[source] StatementError),
     /// The lock cannot be written as JSON.
     #[error("writing the lock")]
     Encode(#[source] serde_json::Error),
+}
+
+impl Error {
+    /// The reason of a refusal as a stable token, for the audit log; `None`: it is no refusal, but something that fails.
+    pub const fn token(&self) -> Option<&'static str> {
+        match self {
+            Self::Malformed(_) => Some("malformed"),
+            Self::Config(_) => Some("bad_config"),
+            Self::TooLarge { .. } => Some("too_large"),
+            Self::NoUid => Some("no_uid"),
+            Self::NoSuchCode => Some("no_such_code"),
+            Self::Change(change::Error::Vault(vault::Error::Refused(why))) => Some(why.token()),
+            Self::Vault(_) | Self::Change(_) | Self::Sign(_) | Self::Encode(_) => None,
+        }
+    }
 }
 
 impl Classify for Error {
@@ -59,6 +78,7 @@ impl Classify for Error {
             Self::NoUid => Kind::ResourceExhausted,
             Self::NoSuchCode => Kind::FailedPrecondition,
             Self::Vault(error) => error.kind(),
+            Self::Change(error) => error.kind(),
             Self::Sign(_) | Self::Encode(_) => Kind::Internal,
         }
     }
@@ -146,14 +166,13 @@ impl Notary {
         Ok(proposed)
     }
 
-    /// Signs the proposal that `code` names. The vault remembers its serial and uids on disk before the signature leaves.
-    pub fn sign(&self, vault: &Vault, code: &str, now: Timestamp) -> Result<(Lock, Signed), Error> {
-        let code = code.trim().replace('-', "").to_ascii_uppercase();
+    /// Signs the proposal that `code` names. What is signed must not leave before the vault remembers it: [`Signing::remember`].
+    pub fn sign(&self, code: &str, now: Timestamp) -> Result<Signing, Error> {
+        let code = normal(code);
         let proposed = {
-            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = pending.iter().position(|proposed| proposed.code == code);
-            at.and_then(|at| pending.remove(at))
-                .ok_or(Error::NoSuchCode)?
+            let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let proposed = pending.iter().find(|proposed| proposed.code == code);
+            proposed.cloned().ok_or(Error::NoSuchCode)?
         };
         let Proposed {
             mut lock,
@@ -163,9 +182,43 @@ impl Notary {
         } = proposed;
         lock.signed_at = now;
         let signed = bailey_trust::sign(&lock, &self.key).map_err(Error::Sign)?;
-        vault.change(|document| document.advance_lock(&base, next))?;
-        Ok((lock, signed))
+        Ok(Signing {
+            lock,
+            signed,
+            base,
+            next,
+        })
     }
+
+    /// The lock that `code` named is signed: it is not signed twice.
+    pub fn signed(&self, code: &str) {
+        let code = normal(code);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.retain(|proposed| proposed.code != code);
+    }
+}
+
+/// A signature that has not left yet.
+#[derive(Debug)]
+pub struct Signing {
+    /// What is signed.
+    pub lock: Lock,
+    /// It, signed.
+    pub signed: Signed,
+    base: LockState,
+    next: LockState,
+}
+
+impl Signing {
+    /// Has the vault remember serial and uids, unless another lock was signed since this one was proposed.
+    pub fn remember(&self, document: &mut Document) -> Result<(), vault::Refused> {
+        document.advance_lock(&self.base, self.next.clone())
+    }
+}
+
+/// A code as it was given out, however it was typed.
+fn normal(code: &str) -> String {
+    code.trim().replace('-', "").to_ascii_uppercase()
 }
 
 /// Reads a proposal, strictly.

@@ -92,7 +92,8 @@ pub fn sign(
     Ok(hmac.finalize().into_bytes().into())
 }
 
-fn granted<'a>(
+/// The value of a secret that is granted to a principal of one of `kinds`, if both may be used.
+pub fn granted<'a>(
     document: &'a Document,
     Asked { secret, principal }: &Asked,
     kinds: &[PrincipalKind],

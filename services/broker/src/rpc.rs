@@ -9,11 +9,11 @@ mod pki;
 mod presence;
 mod ticket;
 mod token;
+mod upstream;
 mod vault;
 
 use std::sync::Arc;
 
-use bailey_error::status;
 use bailey_mesh::Authority;
 use bailey_proto::broker::v1::certificate_service_server::CertificateServiceServer;
 use bailey_proto::broker::v1::enrolment_service_server::EnrolmentServiceServer;
@@ -22,16 +22,14 @@ use bailey_proto::broker::v1::operation_service_server::OperationServiceServer;
 use bailey_proto::broker::v1::presence_service_server::PresenceServiceServer;
 use bailey_proto::broker::v1::ticket_service_server::TicketServiceServer;
 use bailey_proto::broker::v1::token_service_server::TokenServiceServer;
+use bailey_proto::broker::v1::upstream_key_service_server::UpstreamKeyServiceServer;
 use bailey_proto::management::v1::custody_service_server::CustodyServiceServer;
 use bailey_proto::management::v1::lock_service_server::LockServiceServer;
 use bailey_proto::management::v1::pki_service_server::PkiServiceServer;
 use bailey_proto::management::v1::vault_service_server::VaultServiceServer;
-use serde_json::{Value as Json, json};
-use tonic::Status;
 use tonic::service::Routes;
 
 use crate::state::State;
-use crate::vault::{Document, Error, Refused};
 
 /// Largest message of everything but tickets and locks, bytes.
 const SMALL: usize = 128 << 10;
@@ -51,6 +49,7 @@ pub fn mesh(state: &Arc<State>, authority: &Arc<Authority>) -> Routes {
     let renewal = CertificateServiceServer::new(renewal);
     let tokens = TokenServiceServer::new(token::Tokens::new(Arc::clone(state)));
     let operations = OperationServiceServer::new(operation::Operations::new(Arc::clone(state)));
+    let keys = UpstreamKeyServiceServer::new(upstream::UpstreamKeys::new(Arc::clone(state)));
     let tickets = TicketServiceServer::new(ticket::Tickets::new(Arc::clone(state)));
     Routes::new(renewal.max_decoding_message_size(SMALL))
         .add_service(PresenceServiceServer::new(presence.clone()).max_decoding_message_size(SMALL))
@@ -58,6 +57,7 @@ pub fn mesh(state: &Arc<State>, authority: &Arc<Authority>) -> Routes {
         .add_service(tokens.max_decoding_message_size(SMALL))
         .add_service(operations.max_decoding_message_size(MESSAGE))
         .add_service(tickets.max_decoding_message_size(TICKET))
+        .add_service(keys.max_decoding_message_size(SMALL))
 }
 
 /// What is served to those who have no certificate yet.
@@ -76,28 +76,4 @@ pub fn management(state: &Arc<State>) -> Routes {
         .add_service(custody.max_decoding_message_size(SMALL))
         .add_service(lock.max_decoding_message_size(LOCK))
         .add_service(pki.max_decoding_message_size(SMALL))
-}
-
-/// Changes the vault. A refusal is recorded with what was asked, as a change is by whoever calls this.
-fn change<T>(
-    state: &State,
-    operation: &'static str,
-    asked: &Json,
-    change: impl FnOnce(&mut Document) -> Result<T, Refused>,
-) -> Result<T, Status> {
-    let changed = state.vault.change(change);
-    changed.map_err(|error| denied(state, operation, asked, &error))
-}
-
-/// The answer to an `operation` on the vault that failed. A refusal is recorded with what was asked.
-fn denied(state: &State, operation: &'static str, asked: &Json, error: &Error) -> Status {
-    if let Error::Refused(refused) = error {
-        let mut fields = asked.clone();
-        if let Json::Object(fields) = &mut fields {
-            fields.insert("operation".into(), json!(operation));
-            fields.insert("reason".into(), json!(refused.token()));
-        }
-        state.records.refusal("vault.refused", &fields);
-    }
-    status(error)
 }

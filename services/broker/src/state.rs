@@ -1,25 +1,26 @@
 //! What the broker has in hand.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bailey_error::Chain;
 use bailey_service::{Context, Misconfigured};
-use bailey_trust::{LockSource, SigningKey, TrustFile};
+use bailey_trust::{LockSource, SealingSession, SigningKey, TrustFile};
 use bailey_types::{Clock, Serial, Service};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::issuer::Issuer;
 use crate::lock::Notary;
 use crate::presence::Roll;
 use crate::record::Records;
-use crate::ticket::{Consumed, Deliveries, Office, of_lock};
-use crate::vault::{State as VaultState, Vault};
+use crate::ticket::{Consumed, Office};
+use crate::vault::{Deed, Document, Error as VaultError, State as VaultState, Vault};
+use crate::view::View;
 
 /// Most decisions that can be used within one validity.
 const CONSUMED_LIMIT: usize = 100_000;
@@ -33,7 +34,7 @@ pub struct State {
     /// Signs locks.
     pub notary: Notary,
     /// The lock in force.
-    pub lock: LockSource<Deliveries>,
+    pub lock: LockSource<View>,
     /// How every service is.
     pub roll: Roll,
     /// Issues certificates, once the age key has opened the intermediate.
@@ -50,8 +51,10 @@ pub struct State {
     pub lifetime: Duration,
     /// Somebody says that what was missing is there.
     pub look: Notify,
-    /// The vault was unsealed, and the audit log does not know yet: until the key was there, there was no way to it.
-    pub unsealed: AtomicBool,
+    /// There is something to tell the audit log.
+    pub news: Notify,
+    /// Held by whoever changes the vault, from the plan to the deed.
+    pub changing: tokio::sync::Mutex<()>,
 }
 
 impl State {
@@ -64,12 +67,12 @@ impl State {
         let office = Office {
             policy: trust.signing.policy,
             key: key.clone(),
-            socket_proxy: trust.socket_proxy.clone(),
+            socket_proxy: SealingSession::new(trust.socket_proxy.clone()),
             epoch: epoch(),
             consumed: Consumed::new(CONSUMED_LIMIT),
         };
         // The vault's own serial is compared with each lock at each ticket, so nothing needs to be remembered here.
-        let lock = ctx.lock(Serial(0), of_lock);
+        let lock = ctx.lock(Serial(0), View::of);
         Ok(Self {
             vault,
             office,
@@ -83,22 +86,51 @@ impl State {
             clock: ctx.clock.clone(),
             lifetime,
             look: Notify::new(),
-            unsealed: AtomicBool::new(false),
+            news: Notify::new(),
+            changing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Looks at the age key and the vault again. That a vault opened with it is for the audit log, whoever had it looked at.
-    pub fn unseal(&self) {
-        if self.vault.unseal() {
-            tracing::info!("the vault was unsealed");
-            self.unsealed.store(true, Ordering::Relaxed);
+    /// Looks at the age key and the vault again. That a vault opened with it is noted for the audit log, whoever had it looked at.
+    pub async fn unseal(&self) {
+        let _alone = self.changing.lock().await;
+        if !self.vault.unseal() {
+            return;
         }
+        tracing::info!("the vault was unsealed");
+        let Err(e) = self.vault.did_offline(Deed::Unsealed, self.clock.now()) else {
+            return;
+        };
+        tracing::warn!(error = %Chain(&e), "could not note in the vault that it was unsealed");
+        // It may be there all the same, and is told from there. On a disk that takes nothing the memory of this process is all there is.
+        if !matches!(e, VaultError::Uncertain(_)) {
+            self.records.note(Deed::Unsealed.kind(), &json!({}));
+        }
+    }
+
+    /// What plugins and upstreams ask for and would not get, one sentence each; nothing while vault or lock cannot be read.
+    pub fn missing(&self) -> Vec<String> {
+        match (self.lock.current(), self.vault.document()) {
+            (Ok(lock), Ok(document)) => lock.view.missing(&document),
+            (Err(_), _) | (_, Err(_)) => Vec::new(),
+        }
+    }
+
+    /// The vault remembers each lock before it is in force: one that knows an earlier one only was put in place later.
+    fn lags(&self, document: &Document) -> Option<String> {
+        let locked = self.lock.current().ok()?.lock.serial;
+        let known = document.lock.serial;
+        (known < locked).then(|| {
+            format!(
+                "the vault is earlier than bailey.lock: it knows the lock {known}, and {locked} is in force; if you did not restore a copy, somebody put it there (`bailey vault audit`); if you did, lock again"
+            )
+        })
     }
 
     /// What is missing at the moment, by part, for the operator.
     pub fn troubles(&self) -> [(&'static str, Option<String>); 2] {
         let vault = match self.vault.state() {
-            VaultState::Open(_) => None,
+            VaultState::Open(document) => self.lags(&document),
             VaultState::NoVault => Some("there is no vault yet: run `bailey vault init`".into()),
             VaultState::Sealed(reason) => Some(format!("the vault is sealed: {reason}")),
         };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
-    Decision, Loaded, LockedPlugin, SealingRecipient, SigningKey, Ticket, UNTRUSTED, VerifyingKey,
+    Decision, Loaded, LockedPlugin, SealingSession, SigningKey, Ticket, UNTRUSTED, VerifyingKey,
     strict_json,
 };
 use bailey_types::{Blake3, SecretName, Sha256, TicketId, Timestamp};
@@ -22,10 +22,11 @@ use zeroize::Zeroizing;
 pub use consumed::Consumed;
 #[cfg(test)]
 use delivery::Delivery;
-pub use delivery::{Deliveries, missing, of_lock};
+pub use delivery::{Deliveries, deliveries, missing};
 pub use refusal::{Fields, Reason, Refused};
 
 use crate::vault::{Document, Nonce, WipingBuffer};
+use crate::view::View;
 
 /// What a ticket is asked with.
 #[derive(Debug)]
@@ -44,9 +45,20 @@ pub struct Now<'a> {
     /// The time.
     pub time: Timestamp,
     /// The lock.
-    pub lock: &'a Loaded<Deliveries>,
+    pub lock: &'a Loaded<View>,
     /// The vault's content; `None`: there is no vault.
     pub vault: Option<&'a Document>,
+}
+
+/// A ticket that is decided and not made yet: its decision is used up. Dropped, it gives nothing.
+pub struct Granted {
+    /// Whether a secret leaves the vault with it.
+    pub delivers: bool,
+    /// What the audit must have, before the ticket leaves where it delivers a secret: names only.
+    pub record: Fields,
+    /// Salt and final bytes.
+    salted: Zeroizing<Vec<u8>>,
+    ticket: Ticket,
 }
 
 /// A ticket.
@@ -56,10 +68,6 @@ pub struct Made {
     pub ticket: Signed,
     /// Salt and final bytes, sealed to socket-proxy.
     pub sealed: Vec<u8>,
-    /// Whether a secret leaves the vault with it.
-    pub delivers: bool,
-    /// What the audit must have, before the ticket leaves where it delivers a secret: names only.
-    pub record: Fields,
 }
 
 /// What makes tickets.
@@ -70,7 +78,7 @@ pub struct Office {
     /// Tickets are signed with this one.
     pub key: SigningKey,
     /// And sealed to this one.
-    pub socket_proxy: SealingRecipient,
+    pub socket_proxy: SealingSession,
     /// This life of the broker.
     pub epoch: String,
     /// The decisions that were used.
@@ -84,8 +92,8 @@ const SALT_BYTES: usize = 32;
 type Refusal = (Reason, String);
 
 impl Office {
-    /// Consumes the decision and makes its ticket.
-    pub fn make(&self, asked: &Asked<'_>, now: &Now<'_>) -> Result<Made, Refused> {
+    /// Consumes the decision and puts together what its ticket is about.
+    pub fn grant(&self, asked: &Asked<'_>, now: &Now<'_>) -> Result<Granted, Refused> {
         check_container(asked.container)?;
         let decision = bailey_trust::verify::<Decision>(asked.decision, &self.policy)
             .map_err(|e| Refused::early(Reason::BadDecision, e.to_string()))?
@@ -99,12 +107,17 @@ impl Office {
         self.check_decision(&decision, asked.request, now)
             .map_err(refuse)?;
         let locked = check_lock(&decision, now).map_err(refuse)?;
-        let delivery = now.lock.view.get(&decision.plugin).ok_or_else(|| {
-            refuse((
-                Reason::NotLocked,
-                format!("{} is not configured", decision.plugin),
-            ))
-        })?;
+        let delivery = now
+            .lock
+            .view
+            .deliveries
+            .get(&decision.plugin)
+            .ok_or_else(|| {
+                refuse((
+                    Reason::NotLocked,
+                    format!("{} is not configured", decision.plugin),
+                ))
+            })?;
         if let Some(vault) = now.vault {
             check_seal(locked, &vault.nonce).map_err(refuse)?;
         }
@@ -124,20 +137,43 @@ impl Office {
         let delivered = delivered.map_err(refuse)?;
         let salted = salted(asked.request, &delivery.config_refs, &delivered).map_err(refuse)?;
         self.consume(&decision, now.time).map_err(refuse)?;
-        let (ticket, sealed) = self
-            .seal(&decision, asked, &salted, now.time)
-            .map_err(refuse)?;
         let names: Vec<_> = delivered.secrets.keys().collect();
         record.insert("secrets".into(), json!(names));
         if !delivered.withheld.is_empty() {
             let why = delivered.withheld_for.token();
             record.insert(why.into(), json!(delivered.withheld));
         }
-        Ok(Made {
-            ticket,
-            sealed,
+        let ticket = Ticket {
+            id: TicketId::new(),
+            decision: decision.id,
+            final_sha256: Sha256::of(&salted),
+            plugin: decision.plugin,
+            image: decision.image,
+            container: asked.container.to_owned(),
+            container_kind: "cell".into(),
+            issued_at: now.time,
+            expires_at: now.time.plus(VALIDITY),
+        };
+        Ok(Granted {
             delivers: !delivered.secrets.is_empty(),
             record,
+            salted,
+            ticket,
+        })
+    }
+
+    /// Makes a ticket that was granted. It may leave once what it delivers is on record.
+    pub fn make(&self, granted: &Granted) -> Result<Made, Refused> {
+        let internal = |e: String| Refused {
+            reason: Reason::Internal,
+            detail: e,
+            record: granted.record.clone(),
+        };
+        let signed = bailey_trust::sign(&granted.ticket, &self.key);
+        let sealed = self.socket_proxy.seal(&granted.salted);
+        Ok(Made {
+            ticket: signed.map_err(|e| internal(e.to_string()))?,
+            sealed: sealed.map_err(|e| internal(e.to_string()))?,
         })
     }
 
@@ -174,33 +210,6 @@ impl Office {
             Err(consumed::Refused::Full) => (Reason::Busy, "too many decisions are in use"),
         };
         Err((refusal.0, refusal.1.into()))
-    }
-
-    fn seal(
-        &self,
-        decision: &Decision,
-        asked: &Asked<'_>,
-        salted: &[u8],
-        now: Timestamp,
-    ) -> Result<(Signed, Vec<u8>), Refusal> {
-        let ticket = Ticket {
-            id: TicketId::new(),
-            decision: decision.id,
-            final_sha256: Sha256::of(salted),
-            plugin: decision.plugin.clone(),
-            image: decision.image,
-            container: asked.container.to_owned(),
-            container_kind: "cell".into(),
-            issued_at: now,
-            expires_at: now.plus(VALIDITY),
-        };
-        let internal = |e: String| (Reason::Internal, e);
-        let signed = bailey_trust::sign(&ticket, &self.key).map_err(|e| internal(e.to_string()))?;
-        let sealed = self
-            .socket_proxy
-            .seal(salted)
-            .map_err(|e| internal(e.to_string()))?;
-        Ok((signed, sealed))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod file;
 mod offline;
 mod recipients;
 mod refused;
+mod taken;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -16,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bailey_error::{Chain, Classify, Kind};
 use bailey_trust::{SealError, SealingRecipient, TrustFile};
-use bailey_types::StackId;
+use bailey_types::{StackId, Timestamp};
 
 #[cfg(test)]
 pub use document::Principal;
 pub use document::{
-    Document, Imported, LockState, Pattern, PrincipalKind, Recipe, Secret, SetOutcome, SetSecret,
-    Status, Uids,
+    Alphabet, Document, Imported, LockState, Pattern, PrincipalKind, RecipeChange, Rolled, Secret,
+    SetOutcome, SetSecret, Status, Token, Uids,
 };
 pub use file::FileError;
 pub use offline::{Deed, Offline};
@@ -30,6 +31,7 @@ pub use refused::Refused;
 pub use value::{Nonce, Value, WipingBuffer};
 
 use crate::age_key;
+use content::Author;
 use file::VaultFile;
 
 /// Why the vault does not do what it was asked.
@@ -53,9 +55,18 @@ pub enum Error {
         Vault::PLAINTEXT_LIMIT_BYTES
     )]
     TooLarge,
+    /// What the change was planned on is not what is there any more.
+    #[error("the vault was changed meanwhile; nothing was done: try again")]
+    Moved,
     /// The change could not be made durable; the vault is as it was.
     #[error("keeping the change: {}", Chain(.0))]
     Write(#[source] FileError),
+    /// The change stands on the disk, but it may not outlive a loss of power.
+    #[error(
+        "the change may be done and may not be: look before you do it again; its last write may not be durable: {}",
+        Chain(.0)
+    )]
+    Uncertain(#[source] FileError),
     /// Encryption failed; the vault is as it was.
     #[error("encrypting the vault")]
     Seal(#[source] SealError),
@@ -70,7 +81,9 @@ impl Classify for Error {
             Self::NoVault | Self::Exists => Kind::FailedPrecondition,
             Self::TooLarge => Kind::ResourceExhausted,
             // The operator stands at the socket: what the disk says is for him.
-            Self::Sealed(_) | Self::Write(_) => Kind::Unavailable,
+            Self::Sealed(_) | Self::Write(_) | Self::Uncertain(_) | Self::Moved => {
+                Kind::Unavailable
+            }
             Self::Seal(_) | Self::Encode(_) => Kind::Internal,
             Self::Refused(refused) => refused.kind(),
         }
@@ -97,13 +110,51 @@ pub struct Vault {
     recipient: SealingRecipient,
     state: RwLock<State>,
     /// Held during a change; `state` is locked for the exchange only, so that readers never wait for the disk.
+    held: Mutex<Held>,
+}
+
+/// What a writer of the vault has.
+#[derive(Debug, Default)]
+struct Held {
     /// `None`: the folder could not be taken yet, and the vault is sealed.
-    file: Mutex<Option<VaultFile>>,
+    file: Option<VaultFile>,
+    /// As whom it writes. `None`: no right key was there yet, and the vault is sealed.
+    author: Option<Author>,
+}
+
+/// A change that is worked out and not yet done.
+#[derive(Debug)]
+pub struct Planned<T> {
+    before: Arc<Document>,
+    /// `None`: the vault stays as it is.
+    after: Option<Document>,
+    /// What the change answers.
+    pub outcome: T,
+}
+
+impl<T> Planned<T> {
+    /// The revision that the vault will have; `None`: it stays as it is.
+    pub fn revision(&self) -> Option<u64> {
+        self.after.as_ref().map(|after| after.revision)
+    }
+
+    /// Whether it changes the vault, and nobody can do more afterwards than before.
+    pub fn only_takes_away(&self) -> bool {
+        let after = self.after.as_ref();
+        after.is_some_and(|after| after.only_takes_from(&self.before))
+    }
+
+    /// Adds to the change what is to be told of it.
+    pub fn note(&mut self, note: impl FnOnce(&mut Document)) {
+        self.after.as_mut().map(note);
+    }
 }
 
 impl Vault {
     /// Largest document, bytes.
     pub const PLAINTEXT_LIMIT_BYTES: usize = 24 << 20;
+    /// Room beyond that for what waits for the audit log, so that a full vault does not prevent that something is revoked.
+    pub const WAITING_LIMIT_BYTES: usize = 1 << 20;
 
     /// Opens the vault in `dir` with the key at `key_path`. Whatever is wrong seals it, but for one thing: where another process is the
     /// vault's writer, this one must not run.
@@ -114,13 +165,15 @@ impl Vault {
             stack: trust.stack.clone(),
             recipient: trust.vault.clone(),
             state: RwLock::new(State::NoVault),
-            file: Mutex::new(None),
+            held: Mutex::default(),
         };
-        let blob = vault.read(&mut vault.held());
+        let mut held = vault.held();
+        let blob = vault.read(&mut held);
         if let Err(two_writers @ FileError::TwoWriters(_)) = blob {
             return Err(two_writers);
         }
-        vault.put(vault.decide(blob));
+        vault.put(vault.decide(&mut held, blob));
+        drop(held);
         Ok(vault)
     }
 
@@ -148,48 +201,119 @@ impl Vault {
 
     /// Tries to open a sealed vault again. Whether that opened it.
     pub fn unseal(&self) -> bool {
-        let mut file = self.held();
+        let mut held = self.held();
         if !matches!(self.state(), State::Sealed(_)) {
             return false;
         }
-        self.put(self.decide(self.read(&mut file)));
+        let blob = self.read(&mut held);
+        self.put(self.decide(&mut held, blob));
         matches!(self.state(), State::Open(_))
     }
 
     /// Makes the vault. Refused where there is one.
     pub fn init(&self, document: Document) -> Result<(), Error> {
-        let mut file = self.held();
+        let mut held = self.held();
         match self.state() {
-            State::NoVault => self.save(&mut file, document),
+            State::NoVault => self.save(&mut held, document),
             State::Open(_) => Err(Error::Exists),
             State::Sealed(reason) => Err(Error::Sealed(reason)),
         }
     }
 
-    /// Changes the vault: durably and entirely, or not at all. What changes nothing writes nothing.
+    /// Works out a change, for whoever records it before it is done.
+    pub fn plan<T>(
+        &self,
+        change: impl FnOnce(&mut Document) -> Result<T, Refused>,
+    ) -> Result<Planned<T>, Error> {
+        let before = self.document()?;
+        let mut after = Document::clone(&before);
+        let outcome = change(&mut after)?;
+        let changes = after != *before;
+        if changes {
+            after.revision = before.revision + 1;
+        }
+        Ok(Planned {
+            before,
+            after: changes.then_some(after),
+            outcome,
+        })
+    }
+
+    /// Puts what was planned on top of what is there now, where since then only such deeds were forgotten as the audit log has.
+    pub fn rebase<T>(&self, planned: &mut Planned<T>) -> Result<(), Error> {
+        let present = self.document()?;
+        if Arc::ptr_eq(&present, &planned.before) {
+            return Ok(());
+        }
+        let mut known = Document::clone(&planned.before);
+        known.unrecorded.clone_from(&present.unrecorded);
+        if known != *present {
+            return Err(Error::Moved);
+        }
+        planned.note(|after| after.unrecorded.clone_from(&present.unrecorded));
+        planned.before = present;
+        Ok(())
+    }
+
+    #[cfg(test)]
     pub fn change<T>(
         &self,
         change: impl FnOnce(&mut Document) -> Result<T, Refused>,
     ) -> Result<T, Error> {
-        let mut file = self.held();
-        let before = self.document()?;
-        let mut after = Document::clone(&before);
-        let outcome = change(&mut after)?;
-        if after != *before {
-            self.save(&mut file, after)?;
-        }
-        Ok(outcome)
+        self.commit(self.plan(change)?)
     }
 
-    fn save(&self, held: &mut Option<VaultFile>, document: Document) -> Result<(), Error> {
-        let sealed = content::seal_to_all(&document, std::slice::from_ref(&self.recipient))?;
+    /// Does what was planned: durably and entirely, or not at all. What changes nothing writes nothing.
+    pub fn commit<T>(&self, planned: Planned<T>) -> Result<T, Error> {
+        let mut held = self.held();
+        if !Arc::ptr_eq(&self.document()?, &planned.before) {
+            return Err(Error::Moved);
+        }
+        if let Some(after) = planned.after {
+            self.save(&mut held, after)?;
+        }
+        Ok(planned.outcome)
+    }
+
+    /// Notes for the audit log what was done when there was no way to it.
+    pub fn did_offline(&self, deed: Deed, now: Timestamp) -> Result<(), Error> {
+        self.note(|document| document.did_offline(deed, now))
+    }
+
+    /// Forgets the deeds that the audit log has. Nothing that anybody was told changes by that, so it is no change that needs a record.
+    pub fn recorded(&self, deeds: &[Offline]) -> Result<(), Error> {
+        self.note(|document| document.recorded(deeds))
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Document)) -> Result<(), Error> {
+        let mut held = self.held();
+        let before = self.document()?;
+        let mut after = Document::clone(&before);
+        note(&mut after);
+        if after == *before {
+            return Ok(());
+        }
+        self.save(&mut held, after)
+    }
+
+    /// The whole vault, encrypted to `readers` and to nobody else.
+    pub fn export(&self, readers: &[SealingRecipient]) -> Result<Vec<u8>, Error> {
+        let document = self.document()?;
+        let author = self.held().author()?;
+        content::seal(&document, readers, &[author])
+    }
+
+    fn save(&self, held: &mut Held, document: Document) -> Result<(), Error> {
+        let own = std::slice::from_ref(&self.recipient);
+        let sealed = content::seal_to_all(&document, own, &[held.author()?])?;
         let not_held = || Error::Sealed("its folder is not held".to_owned());
-        let file = held.as_mut().ok_or_else(not_held)?;
+        let file = held.file.as_mut().ok_or_else(not_held)?;
         if let Err(e) = file.write(&sealed) {
             if e.replaced() {
                 // Which of the two a loss of power would leave is not known, so neither is gone on with: it is read again.
                 let reason = format!("its last write may not be durable: {}", Chain(&e));
                 self.put(State::Sealed(reason));
+                return Err(Error::Uncertain(e));
             }
             return Err(Error::Write(e));
         }
@@ -197,28 +321,29 @@ impl Vault {
         Ok(())
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<VaultFile>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn read(&self, held: &mut Option<VaultFile>) -> Result<Option<Vec<u8>>, FileError> {
-        let file = match held {
+    fn read(&self, held: &mut Held) -> Result<Option<Vec<u8>>, FileError> {
+        let file = match &mut held.file {
             Some(file) => file,
-            None => held.insert(VaultFile::open(&self.dir)?),
+            none => none.insert(VaultFile::open(&self.dir)?),
         };
         file.read()
     }
 
-    fn decide(&self, blob: Result<Option<Vec<u8>>, FileError>) -> State {
+    fn decide(&self, held: &mut Held, blob: Result<Option<Vec<u8>>, FileError>) -> State {
         // The key is looked at even if there is no vault: one made to a key that nobody has would be lost.
         let key = match age_key::read(&self.key_path, &self.recipient) {
             Ok(key) => key,
             Err(reason) => return State::Sealed(reason),
         };
+        held.author = Some(Author::of(&key));
         let opened = |blob: &[u8]| {
             let document = content::open(blob, &key)?;
             content::check_stack(&document, &self.stack)?;
@@ -231,6 +356,13 @@ impl Vault {
             Ok(None) => State::NoVault,
             Ok(Some(blob)) => opened(&blob).map_or_else(unusable, |it| State::Open(Arc::new(it))),
         }
+    }
+}
+
+impl Held {
+    fn author(&self) -> Result<Author, Error> {
+        let no_key = || Error::Sealed("its key was not read".to_owned());
+        self.author.clone().ok_or_else(no_key)
     }
 }
 

@@ -1,7 +1,5 @@
 //! The broker's half of watching the audit log: it co-signs only what continues what it co-signed before.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +14,7 @@ use bailey_service::Context;
 use bailey_types::{Service, Sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::durable::{self, Like};
 use crate::state::State;
 
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -107,17 +106,50 @@ fn read(path: &Path) -> anyhow::Result<Option<Known>> {
 }
 
 fn write(path: &Path, known: Known) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    let replace = || {
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&known)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
+    let text = serde_json::to_vec(&known).context("writing the checkpoint as JSON")?;
+    let like = Like {
+        mode: 0o600,
+        owner_of: path.parent().unwrap_or(Path::new(".")),
     };
-    replace().with_context(|| format!("writing {}", path.display()))
+    Ok(durable::replace(path, &text, like)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::{self, STEPS};
+
+    fn known(size: u64) -> Known {
+        Known {
+            size,
+            root: Sha256([7; 32]),
+        }
+    }
+
+    /// What a child does: forgets the first checkpoint for the second.
+    #[test]
+    fn child() {
+        let Some(folder) = faults::child() else {
+            return; // Run by the other only.
+        };
+        let _scenario = fail::FailScenario::setup();
+        write(&folder.join("witness.json"), known(2)).unwrap();
+    }
+
+    #[test]
+    fn killed_at_any_step_it_knows_the_old_checkpoint_or_the_new_one() {
+        for step in STEPS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("witness.json");
+            write(&path, known(1)).unwrap();
+            let faults = format!("witness.json/{step}=return(kill)");
+            let ended = faults::run("witness::tests::child", folder.path(), &faults);
+            assert!(ended.killed, "{step} was not reached");
+            let size = read(&path).unwrap().unwrap().size;
+            assert_eq!(size == 2, ["renamed", "done"].contains(&step), "{step}");
+            // What was left is in nobody's way.
+            write(&path, known(3)).unwrap();
+            assert_eq!(read(&path).unwrap().unwrap().size, 3);
+        }
+    }
 }

@@ -13,13 +13,14 @@ use rand::RngCore as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::allowance::Allowance;
-use crate::grant::{Grant, Grants};
+use crate::grant::Grant;
+use crate::lock::View;
 use crate::refusals::Budget;
 
 /// All leases of this process, and what they rest on.
 pub(crate) struct Leases {
     policy: VerifyingKey,
-    lock: LockSource<Grants>,
+    lock: Arc<LockSource<View>>,
     clock: Clock,
     /// What was decided before is refused: whether it had a lease then is not known any more.
     started: Timestamp,
@@ -56,9 +57,7 @@ pub(crate) struct Held {
 pub(crate) struct Place(Arc<Lease>);
 
 impl Leases {
-    pub(crate) fn new(ctx: &Context) -> Self {
-        // Not kept over restarts: a decision names the serial it rests on, and policy refuses older locks.
-        let lock = ctx.lock(Serial(0), Grants::of);
+    pub(crate) fn new(ctx: &Context, lock: Arc<LockSource<View>>) -> Self {
         Self {
             policy: ctx.trust.signing.policy,
             lock,
@@ -137,7 +136,7 @@ impl Leases {
     pub(crate) fn grant(&self, lease: &Lease) -> Result<Grant, Refusal> {
         let no = |reason: String| Refusal::new(Kind::NoLease, reason);
         let lock = self.lock.current().map_err(|e| no(e.to_string()))?;
-        let grant = lock.view.of_uid(lease.uid);
+        let grant = lock.view.grants.of_uid(lease.uid);
         grant
             .filter(|grant| grant.plugin == lease.decision.plugin)
             .cloned()
@@ -156,7 +155,7 @@ impl Leases {
         }
         for lease in self.book().open.values() {
             let plugin = &lease.decision.plugin;
-            let grant = lock.view.of_uid(lease.uid);
+            let grant = lock.view.grants.of_uid(lease.uid);
             let grant = grant.filter(|grant| grant.plugin == *plugin);
             let all = |grant: &Grant| lease.entries.iter().all(|e| grant.entries.contains(e));
             if !grant.is_some_and(all) {
@@ -173,8 +172,8 @@ impl Leases {
     }
 }
 
-fn check(lock: &Loaded<Grants>, uid: u32, decision: &Decision) -> Result<(), &'static str> {
-    let grant = lock.view.of_uid(uid);
+fn check(lock: &Loaded<View>, uid: u32, decision: &Decision) -> Result<(), &'static str> {
+    let grant = lock.view.grants.of_uid(uid);
     let locked = lock.lock.plugins.get(&decision.plugin);
     let (Some(grant), Some(locked)) = (grant, locked) else {
         return Err("no plugin of the lock has this holder");

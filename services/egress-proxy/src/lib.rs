@@ -2,73 +2,78 @@
 
 pub mod address;
 mod allowance;
+mod dial;
 mod door;
 mod grant;
 mod hello;
 mod lease;
+mod lock;
 pub mod outside;
 mod pass;
 mod refusals;
-mod stack;
+mod rpc;
 mod tunnel;
+mod upstream;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bailey_mesh::{Auditor, Mesh};
+use bailey_mesh::Mesh;
 use bailey_service::Context;
+use bailey_types::Serial;
 use tokio::net::TcpListener;
 
 use crate::lease::Leases;
+use crate::lock::View;
 use crate::outside::{Internet, Outside};
+use crate::upstream::Upstreams;
 
 /// How often the lock is looked at, of which a look costs one `stat`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Flags beside those that all services have.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// Where the stack's own services ask for a way out
-    #[arg(long, default_value = "0.0.0.0:7002")]
-    pub proxy_listen: SocketAddr,
-}
-
 /// The service.
-pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.proxy_listen).await;
-    let listener = listener.with_context(|| format!("listening on {}", args.proxy_listen))?;
+pub async fn run(ctx: Context) -> anyhow::Result<()> {
+    let listen = ctx.settings.listen;
+    let listener = bailey_mesh::bind(listen).with_context(|| format!("listening on {listen}"))?;
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
-    serve(ctx, listener, mesh.auditor(), Arc::new(Internet::new())).await
+    serve(ctx, listener, mesh, Arc::new(Internet::new())).await
 }
 
-/// Serves holders at `egress/egress.sock`, with `outside` beyond, and the stack at `listener`, until the service stops.
+/// Serves holders at `egress/egress.sock` and the mesh at `listener`, with `outside` beyond, until the service stops.
 pub async fn serve(
     ctx: Context,
     listener: TcpListener,
-    auditor: Auditor,
+    mesh: Mesh,
     outside: Arc<dyn Outside>,
 ) -> anyhow::Result<()> {
     let path = ctx.settings.run_dir.join("egress/egress.sock");
     let holders = door::bind(&path).with_context(|| format!("opening {}", path.display()))?;
-    let leases = Arc::new(Leases::new(&ctx));
-    let door = Arc::new(door::Door::new(leases, outside, auditor.clone()));
-    ctx.spawn(
-        "stack's clients",
-        stack::refuse_everything(ctx.clone(), listener, auditor),
-    );
+    // Not kept over restarts: a decision names the serial it rests on, and policy refuses older locks.
+    let lock = Arc::new(ctx.lock(Serial(0), View::of));
+    let leases = Arc::new(Leases::new(&ctx, Arc::clone(&lock)));
+    let upstreams = Upstreams::new(&ctx, &mesh, lock, Arc::clone(&outside));
+    let upstreams = Arc::new(upstreams.context("preparing the way to upstreams")?);
+    let door = Arc::new(door::Door::new(leases, outside, mesh.auditor()));
+    let (serving, routes) = (ctx.clone(), rpc::routes(Arc::clone(&upstreams)));
+    ctx.spawn("mesh", async move {
+        mesh.serve(&serving, listener, routes).await
+    });
     ctx.spawn(
         "holders",
         door::serve(ctx.clone(), holders, Arc::clone(&door)),
     );
-    ctx.spawn("watch", watch(ctx.clone(), door));
+    ctx.spawn("watch", watch(ctx.clone(), door, upstreams));
     ctx.ready();
     ctx.stopped().await
 }
 
 /// Says when the lock cannot be used, ends what a new one takes away, and sums up refusals.
-async fn watch(ctx: Context, door: Arc<door::Door>) -> anyhow::Result<()> {
+async fn watch(
+    ctx: Context,
+    door: Arc<door::Door>,
+    upstreams: Arc<Upstreams>,
+) -> anyhow::Result<()> {
     let mut seen = None;
     let mut every = tokio::time::interval(WATCH_EVERY);
     loop {
@@ -76,11 +81,14 @@ async fn watch(ctx: Context, door: Arc<door::Door>) -> anyhow::Result<()> {
             _ = every.tick() => {}
             () = ctx.shutdown.cancelled() => {
                 door.summarise(None);
+                upstreams.summarise(None);
                 return Ok(());
             }
         }
         ctx.trouble("lock", door.leases.lock_trouble());
         seen = door.leases.review(seen);
+        upstreams.review();
         door.summarise(Some(Instant::now()));
+        upstreams.summarise(Some(Instant::now()));
     }
 }

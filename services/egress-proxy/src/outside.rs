@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bailey_types::UpstreamName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -13,16 +14,25 @@ use crate::address::{self, Prefix};
 
 /// Names that are looked up at once: each has a thread for as long as the system's resolver takes.
 const MAX_LOOKUPS: usize = 8;
-/// Of these, for one plugin's holders: whoever owns a name server decides how long an answer takes.
-const MAX_LOOKUPS_OF_ONE_UID: usize = 2;
+/// Of these, for one plugin's holders or one upstream: whoever owns a name server decides how long an answer takes.
+const MAX_LOOKUPS_OF_ONE: usize = 2;
 /// What the kernel may hold of one connection in each direction; it adds as much for its own books.
 const BUFFER_BYTES: u32 = 128 << 10;
+
+/// For whom a name is looked up. Each has its share of the lookups.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// A holder with this uid.
+    Holder(u32),
+    /// The way to this upstream.
+    Upstream(UpstreamName),
+}
 
 /// What is beyond.
 #[async_trait]
 pub trait Outside: Send + Sync {
-    /// The addresses of `name`, which a dot ends where no search domain may be added, for a holder with `uid`.
-    async fn resolve(&self, uid: u32, name: String) -> io::Result<Vec<IpAddr>>;
+    /// The addresses of `name`, which a dot ends where no search domain may be added.
+    async fn resolve(&self, asker: Asker, name: String) -> io::Result<Vec<IpAddr>>;
 
     /// A connection to one address. What may be connected to has been decided before.
     async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream>;
@@ -37,7 +47,7 @@ type Resolver = fn(&str) -> io::Result<Vec<IpAddr>>;
 pub struct Internet {
     resolver: Resolver,
     lookups: Arc<Semaphore>,
-    of_uid: Mutex<HashMap<u32, Arc<Semaphore>>>,
+    of_asker: Mutex<HashMap<Asker, Arc<Semaphore>>>,
 }
 
 impl Internet {
@@ -50,16 +60,16 @@ impl Internet {
         Self {
             resolver,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            of_uid: Mutex::default(),
+            of_asker: Mutex::default(),
         }
     }
 
-    fn lookups_of(&self, uid: u32) -> Arc<Semaphore> {
-        let mut of_uid = self.of_uid.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lookups_of(&self, asker: Asker) -> Arc<Semaphore> {
+        let mut of_asker = self.of_asker.lock().unwrap_or_else(PoisonError::into_inner);
         // Lookups, and those who wait for one, hold theirs.
-        of_uid.retain(|_, lookups| Arc::strong_count(lookups) > 1);
-        let new = || Arc::new(Semaphore::new(MAX_LOOKUPS_OF_ONE_UID));
-        Arc::clone(of_uid.entry(uid).or_insert_with(new))
+        of_asker.retain(|_, lookups| Arc::strong_count(lookups) > 1);
+        let new = || Arc::new(Semaphore::new(MAX_LOOKUPS_OF_ONE));
+        Arc::clone(of_asker.entry(asker).or_insert_with(new))
     }
 }
 
@@ -71,9 +81,9 @@ impl Default for Internet {
 
 #[async_trait]
 impl Outside for Internet {
-    async fn resolve(&self, uid: u32, name: String) -> io::Result<Vec<IpAddr>> {
+    async fn resolve(&self, asker: Asker, name: String) -> io::Result<Vec<IpAddr>> {
         // The own place first: in the queue for the common ones nobody has more of them than he may use.
-        let own_place = self.lookups_of(uid).acquire_owned().await;
+        let own_place = self.lookups_of(asker).acquire_owned().await;
         let own_place = own_place.map_err(io::Error::other)?;
         let place = Arc::clone(&self.lookups).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;

@@ -1,31 +1,26 @@
 //! One connection of a cell to the outside.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bailey_lease::{Connect, Kind, Refusal, write_open};
-use bailey_plugin::egress::{Host, Reach};
+use bailey_plugin::egress::Host;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::address::may_be_at;
+use crate::dial::{self, Target, dial};
 use crate::door::Door;
 use crate::grant::Grant;
 use crate::hello::{self, first_bytes};
 use crate::lease::{Lease, Place};
+use crate::outside::Asker;
 use crate::pass::{self, Direction, Meter, one_way};
 
-/// How long a name may take.
-const RESOLVE_TIME: Duration = Duration::from_secs(10);
-/// How long connecting may take, over all addresses of a name.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to accept the alert that ends its connection.
 const ALERT_TIME: Duration = Duration::from_secs(1);
-/// Addresses of a name that are tried.
-const MAX_ADDRESSES: usize = 8;
 
 /// A granted target, before anything is sent to it.
 struct Opened {
@@ -108,8 +103,14 @@ async fn open(door: &Door, lease: &Arc<Lease>, connect: &Connect) -> Result<Open
     if !lease.has_bytes_left(limits.total_bytes) {
         return Err(no(Kind::Limit, pass::Error::Spent.to_string()));
     }
-    let addresses = addresses(door, lease.uid, &host, reach).await?;
-    let (server, address) = dial(door, &addresses, port).await?;
+    let target = Target {
+        host: &host,
+        port,
+        reach,
+        asker: Asker::Holder(lease.uid),
+    };
+    let dialled = dial(door.outside.as_ref(), &target).await;
+    let (server, address) = dialled.map_err(|error| refusal(&host, error))?;
     Ok(Opened {
         server,
         address,
@@ -119,71 +120,18 @@ async fn open(door: &Door, lease: &Arc<Lease>, connect: &Connect) -> Result<Open
     })
 }
 
-/// Where `host` may be connected to. What is answered here is what is connected to: nobody asks the name again.
-async fn addresses(
-    door: &Door,
-    uid: u32,
-    host: &Host,
-    reach: Reach,
-) -> Result<Vec<IpAddr>, Refusal> {
-    let found = match (reach, host) {
-        (Reach::At(address), _) => vec![address],
-        (_, Host::Address(address)) => vec![*address],
-        (Reach::PublicName, Host::Name(name)) => resolve(door, uid, format!("{name}.")).await?,
-        // Hosts files and local resolvers know such names without a dot at the end.
-        (Reach::LocalName, Host::Name(name)) => resolve(door, uid, name.clone()).await?,
-    };
-    let own = door.outside.own_networks().map_err(|error| {
-        tracing::error!(%error, "the networks of this process cannot be read, so nothing goes out: {error}");
-        Refusal::new(Kind::Unreachable, "egress-proxy does not know its own networks")
-    })?;
-    let mut allowed = found;
-    allowed.retain(|address| may_be_at(reach, *address, &own));
-    allowed.truncate(MAX_ADDRESSES);
-    if allowed.is_empty() {
-        let reason = format!(
-            "{host} is at an address that is not for plugins, and was not listed by that address"
-        );
-        return Err(Refusal::new(Kind::NotAllowed, reason));
+/// What a client is told, and in which words the audit log has it.
+fn refusal(host: &Host, error: dial::Error) -> Refusal {
+    match error {
+        dial::Error::Unresolved(why) => Refusal::new(Kind::Unresolved, why),
+        dial::Error::Unreachable(why) => Refusal::new(Kind::Unreachable, why),
+        dial::Error::NotAllowed => Refusal::new(
+            Kind::NotAllowed,
+            format!(
+                "{host} is at an address that is not for plugins, and was not listed by that address"
+            ),
+        ),
     }
-    Ok(allowed)
-}
-
-async fn resolve(door: &Door, uid: u32, name: String) -> Result<Vec<IpAddr>, Refusal> {
-    let unresolved = |why: String| Refusal::new(Kind::Unresolved, why);
-    let asked = name.trim_end_matches('.').to_owned();
-    match timeout(RESOLVE_TIME, door.outside.resolve(uid, name)).await {
-        Ok(Ok(found)) if !found.is_empty() => Ok(found),
-        Ok(Ok(_)) => Err(unresolved(format!("{asked} has no address"))),
-        Ok(Err(error)) => Err(unresolved(format!("{asked}: {error}"))),
-        Err(_) => Err(unresolved(format!(
-            "{asked}: no answer from the name servers"
-        ))),
-    }
-}
-
-async fn dial(
-    door: &Door,
-    addresses: &[IpAddr],
-    port: u16,
-) -> Result<(TcpStream, IpAddr), Refusal> {
-    let unreachable = |why: String| Refusal::new(Kind::Unreachable, why);
-    let trying = async {
-        let mut last = None;
-        for address in addresses {
-            match door.outside.connect(SocketAddr::new(*address, port)).await {
-                Ok(server) => return Ok((server, *address)),
-                Err(error) => last = Some(format!("connecting to {address}: {error}")),
-            }
-        }
-        Err(unreachable(last.unwrap_or_default()))
-    };
-    let tried = timeout(CONNECT_TIME, trying).await;
-    let (server, address) =
-        tried.unwrap_or_else(|_| Err(unreachable("connecting took too long".into())))?;
-    let prompt = server.set_nodelay(true);
-    prompt.map_err(|error| unreachable(error.to_string()))?;
-    Ok((server, address))
 }
 
 async fn pass(

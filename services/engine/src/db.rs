@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod event;
 pub mod job;
 pub mod origin;
+pub mod past;
 pub mod plugin;
 pub mod service;
 pub mod transition;

@@ -153,31 +153,37 @@ async fn lasting(state: &State, now: Timestamp) -> Result<Option<(String, Job)>,
     let quarantined = state.fleet.quarantined();
     // The runner names plugins of the lock; another name holds nothing.
     let held: Vec<&str> = quarantined.keys().map(String::as_str).collect();
-    let mut read = state.db.read().await?;
-    let job = db::service::due(&mut read, now, &held).await?;
+    let mut look = state.db.look().await?;
+    let job = db::service::due(&mut look, now, &held).await?;
     Ok(job.map(|job| (runner, job)))
 }
 
 /// The job whose turn it is.
 async fn due(state: &State, locked: &Locked, now: Timestamp) -> Result<Option<Job>, sqlx::Error> {
-    let mut read = state.db.read().await?;
-    let running = db::job::find::running_by_plugin(&mut read).await?;
+    let mut look = state.db.look().await?;
+    // Mostly nothing waits, or the first that does may run. A job may end between two looks: its end wakes this again.
+    let Some(first) = db::job::find::due(&mut look, now, &[]).await? else {
+        return Ok(None);
+    };
+    let running = db::job::find::running_by_plugin(&mut look).await?;
     let full: Vec<&PluginName> = running
         .iter()
         .filter(|(plugin, running)| **running >= view::parallelism(locked, plugin))
         .map(|(plugin, _)| plugin)
         .collect();
     let total: u32 = running.values().sum();
-    if total < locked.view.config.service.max_workers {
-        db::job::find::due(&mut read, now, &full).await
-    } else {
+    if total >= locked.view.config.service.max_workers {
         Ok(None)
+    } else if full.contains(&&first.plugin) {
+        db::job::find::due(&mut look, now, &full).await
+    } else {
+        Ok(Some(first))
     }
 }
 
 /// How long until a job becomes due.
 async fn next(state: &State, now: Timestamp) -> Result<Option<Duration>, sqlx::Error> {
-    let mut read = state.db.read().await?;
-    let at = db::job::find::next_retry(&mut read, now).await?;
+    let mut look = state.db.look().await?;
+    let at = db::job::find::next_retry(&mut look, now).await?;
     Ok(at.map(|at| at.since(now).max(Duration::from_millis(1))))
 }

@@ -34,8 +34,8 @@ pub async fn subscribe(
     let seen = match cursor {
         Cursor::After(seq) => seq,
         Cursor::New => {
-            let mut read = state.db.read().await?;
-            db::event::newest(&mut read).await?
+            let mut look = state.db.look().await?;
+            db::event::newest(&mut look).await?
         }
     };
     let (events, stream) = mpsc::channel(WINDOW);
@@ -61,9 +61,9 @@ async fn feed(
     let mut newest = state.newest_event.subscribe();
     loop {
         newest.mark_unchanged();
-        let mut read = state.db.read().await?;
-        let batch = db::event::after(&mut read, seen, BATCH).await?;
-        drop(read);
+        let mut look = state.db.look().await?;
+        let batch = db::event::after(&mut look, seen, BATCH).await?;
+        drop(look);
         if batch.is_empty() && newest.changed().await.is_err() {
             return Ok(());
         }

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// One attempt of one job, in the hands of a runner.
 pub type Lease = (JobId, u32);
 
+/// A lease that nobody answers for any more, and since how long nobody has.
+pub type Lost = (Lease, Duration);
+
 /// Where a runner's assignments go.
 pub type Link = mpsc::Sender<Result<LeaseResponse, tonic::Status>>;
 
@@ -59,7 +62,7 @@ pub struct Heartbeat {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Disagreement {
     /// Nobody answers for these any more.
-    pub given_up: Vec<Lease>,
+    pub given_up: Vec<Lost>,
     /// The runner holds these without a right to.
     pub cancelled: Vec<Lease>,
 }
@@ -139,23 +142,25 @@ impl Fleet {
         link: Link,
     ) -> Disagreement {
         let mut runners = self.runners();
+        let now = Instant::now();
         let mut found = Disagreement::default();
         runners.retain(|name, runner| {
             if name != instance {
-                found.given_up.extend(&runner.held);
+                found.given_up.extend(runner.lost(&runner.held, now));
             }
             name == instance
         });
         let runner = runners
             .entry(instance.to_owned())
             .or_insert_with(Runner::away);
-        found.given_up.extend(runner.held.difference(claimed));
+        let lost = runner.held.difference(claimed);
+        found.given_up.extend(runner.lost(lost, now));
         found.cancelled.extend(claimed.difference(&runner.held));
         runner.held.retain(|lease| claimed.contains(lease));
         runner.missing.clear();
         runner.slots = slots;
         runner.link = Some((connection, link));
-        runner.heard_at = Instant::now();
+        runner.heard_at = now;
         drop(runners);
         self.joined.notify_one();
         found
@@ -183,11 +188,12 @@ impl Fleet {
         runner.missing.retain(|lease, _| !said.held.contains(lease));
         for lease in runner.held.difference(&said.held) {
             let since = *runner.missing.entry(*lease).or_insert(now);
-            if now.duration_since(since) >= self.expiry {
-                found.given_up.push(*lease);
+            let missed = now.duration_since(since);
+            if missed >= self.expiry {
+                found.given_up.push((*lease, missed));
             }
         }
-        for lease in &found.given_up {
+        for (lease, _) in &found.given_up {
             runner.release(*lease);
         }
         Some(found)
@@ -311,7 +317,7 @@ impl Fleet {
     }
 
     /// Takes away what nobody has answered for since long enough, and says when to look again.
-    pub fn expired(&self) -> (Vec<Lease>, Option<Instant>) {
+    pub fn expired(&self) -> (Vec<Lost>, Option<Instant>) {
         let mut runners = self.runners();
         let now = Instant::now();
         let mut given_up = Vec::new();
@@ -319,7 +325,7 @@ impl Fleet {
         runners.retain(|_, runner| {
             let end = runner.heard_at + self.expiry;
             if end <= now {
-                given_up.extend(&runner.held);
+                given_up.extend(runner.lost(&runner.held, now));
                 return false;
             }
             next = Some(next.map_or(end, |next: Instant| next.min(end)));
@@ -361,6 +367,16 @@ impl Runner {
             link: None,
             heard_at: Instant::now(),
         }
+    }
+
+    /// These of its leases, lost since it was last heard of.
+    fn lost<'a>(
+        &self,
+        leases: impl IntoIterator<Item = &'a Lease>,
+        now: Instant,
+    ) -> impl Iterator<Item = Lost> {
+        let silent = now.duration_since(self.heard_at);
+        leases.into_iter().map(move |lease| (*lease, silent))
     }
 
     fn is_at(&self, connection: u64) -> bool {

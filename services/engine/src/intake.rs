@@ -196,21 +196,22 @@ pub async fn submit(state: &State, sender: Sender, mut call: Call) -> Result<Sub
 
     let mut work = Work::begin(state).await?;
     let now = work.now();
-    match db::origin::used(work.db(), origin.id).await? {
-        Some(Used::Job(job)) => {
-            return Ok(Submitted {
-                job,
-                deduplicated: true,
-            });
-        }
-        Some(Used::Event(_)) => return Err(Error::Reused),
-        None => {}
-    }
     let since = now.minus(locked.view.config.service.dedupe_ttl);
     let live_since = call.dedupe_ttl.map(|ttl| now.minus(ttl));
     let key = (&call.plugin, &call.command, call.dedupe_key.as_str());
-    if let Some(job) = db::job::find::duplicate(work.db(), key, since, live_since).await? {
-        db::origin::remember(work.db(), origin.id, Used::Job(job)).await?;
+    let twin = db::job::find::duplicate(work.db(), key, since, live_since).await?;
+    let mut job = new_job(call, origin.principal, payload, config.retry.max_attempts);
+    let wanted = Used::Job(twin.unwrap_or(job.id));
+    if !db::origin::remember(work.db(), origin.id, wanted).await? {
+        return match db::origin::used(work.db(), origin.id).await? {
+            Some(Used::Job(job)) => Ok(Submitted {
+                job,
+                deduplicated: true,
+            }),
+            Some(Used::Event(_)) | None => Err(Error::Reused),
+        };
+    }
+    if let Some(job) = twin {
         work.commit(state).await?;
         tracing::info!(job.id = %job, "dropped a call: job {job} has the same dedupe key");
         return Ok(Submitted {
@@ -218,12 +219,10 @@ pub async fn submit(state: &State, sender: Sender, mut call: Call) -> Result<Sub
             deduplicated: true,
         });
     }
-    let mut job = new_job(call, origin.principal, payload, config.retry.max_attempts);
     if job.command.as_str() == request::HANDLE {
         trigger(&mut work, &mut job).await?;
     }
     work.enqueue(&job).await?;
-    db::origin::remember(work.db(), origin.id, Used::Job(job.id)).await?;
     work.commit(state).await?;
     Ok(Submitted {
         job: job.id,

@@ -18,6 +18,7 @@ mod rpc;
 mod service;
 mod spawn;
 mod state;
+pub mod upstream;
 mod view;
 mod work;
 
@@ -94,6 +95,7 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
         newest_event,
         auditor: mesh.auditor(),
         policy,
+        upstreams: upstream::Client::new(mesh.channel(Service::EgressProxy)),
         shutdown: ctx.shutdown.clone(),
     }))
 }

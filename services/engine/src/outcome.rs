@@ -18,6 +18,12 @@ pub const MAX_EVENT_PAYLOAD_BYTES: usize = 4 << 20;
 /// Longest wait before an attempt that does not count is made again.
 const MAX_UNCOUNTED_WAIT: Duration = Duration::from_mins(1);
 
+/// Token of an attempt that ended because its runner did, as it should.
+pub const STOPPED: &str = "stopped";
+
+/// Token of an attempt that nobody answers for any more.
+pub const LEASE_LOST: &str = "lease_lost";
+
 /// What an attempt came to.
 #[derive(Debug)]
 pub enum Verdict {
@@ -96,7 +102,13 @@ pub fn judge(reported: Reported, timeout: Duration) -> Verdict {
         }
         Reported::NotStarted(not_started) => Verdict::NotStarted(not_started.reason),
         Reported::Lost(lost) => {
-            let mut failed = Failed::passing("lost", format!("the cell was lost: {}", lost.reason));
+            let (token, error) = if lost.stopped {
+                let error = "the runner was stopped, and the cell with it".to_owned();
+                (STOPPED, error)
+            } else {
+                ("lost", format!("the cell was lost: {}", lost.reason))
+            };
+            let mut failed = Failed::passing(token, error);
             failed.traces.stderr = text(&lost.stderr);
             Verdict::Failed(failed)
         }

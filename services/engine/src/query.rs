@@ -89,13 +89,13 @@ pub async fn tree(state: &State, root: &str) -> Result<Vec<Full>, Error> {
 pub async fn wait(state: &State, id: JobId, longest: Duration) -> Result<Full, Error> {
     // Before the first look, so that no end falls between the two.
     let mut ended = state.ended_jobs.subscribe();
-    let mut read = state.db.read().await?;
-    let first = find(&mut read, id).await?;
-    if first.status.is_terminal() {
-        return Ok(full(state, &mut read, first).await?);
-    }
+    let mut look = state.db.look().await?;
+    let first = find(&mut look, id).await?;
     // Others need the connection while this waits.
-    drop(read);
+    drop(look);
+    if first.status.is_terminal() {
+        return job(state, id).await;
+    }
     let end = async {
         loop {
             match ended.recv().await {
@@ -115,6 +115,13 @@ pub async fn wait(state: &State, id: JobId, longest: Duration) -> Result<Full, E
         () = tokio::time::sleep(longest.min(MAX_WAIT)) => {}
         () = state.shutdown.cancelled() => {}
     }
+    let mut look = state.db.look().await?;
+    let last = find(&mut look, id).await?;
+    if last.status.is_terminal() {
+        // It does not change any more, so that this and its past need no common snapshot.
+        return Ok(full(state, &mut look, last).await?);
+    }
+    drop(look);
     job(state, id).await
 }
 
@@ -124,9 +131,10 @@ async fn find(read: &mut Connection, id: JobId) -> Result<Job, Error> {
 }
 
 async fn full(state: &State, read: &mut Connection, job: Job) -> Result<Full, sqlx::Error> {
+    let (transitions, attempts) = db::past::of(read, job.id).await?;
     Ok(Full {
-        transitions: db::transition::all(read, job.id).await?,
-        attempts: db::attempt::all(read, job.id).await?,
+        transitions,
+        attempts,
         job: explain(state, job),
     })
 }

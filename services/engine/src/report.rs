@@ -16,7 +16,7 @@ use bailey_types::{JobId, PluginName};
 use serde_json::json;
 
 use crate::db::job::Traces;
-use crate::fleet::Lease;
+use crate::fleet::{Lease, Lost};
 use crate::job::{Job, Status};
 use crate::outcome::{self, Failed, Fate, Verdict};
 use crate::state::State;
@@ -24,11 +24,15 @@ use crate::work::{Retry, Work};
 use crate::{db, spawn};
 
 pub use amended::amend;
+pub use lasting::NOT_KEPT;
 pub use line::take as take_line;
 pub use returned::{Malformed, Returned};
 
 /// Backoff for a plugin that is not configured any more: the default of the configuration.
 const FALLBACK_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Answers up to this size are judged where they came in: the way to another thread and back takes longer.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Why the end of an attempt cannot be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,9 @@ pub enum Error {
     /// What it left cannot be written.
     #[error("writing the plugin's state")]
     State(#[from] serde_json::Error),
+    /// Judging what it answered.
+    #[error("judging the answer")]
+    Judge(#[from] tokio::task::JoinError),
     /// The database.
     #[error("storing the outcome")]
     Db(#[from] sqlx::Error),
@@ -62,7 +69,7 @@ impl Classify for Error {
             Self::Over(..) | Self::Numbers(_) => Kind::FailedPrecondition,
             Self::LongLine => Kind::InvalidArgument,
             Self::Service(error) => error.kind(),
-            Self::Spawn(_) | Self::State(_) | Self::Db(_) => Kind::Internal,
+            Self::Spawn(_) | Self::State(_) | Self::Judge(_) | Self::Db(_) => Kind::Internal,
         }
     }
 }
@@ -74,6 +81,8 @@ pub struct Seen {
     pub timings: Timings,
     /// The secrets that the plugin printed.
     pub returned: Vec<Returned>,
+    /// Since how long nobody has answered for the attempt; zero where its runner does.
+    pub silent: Duration,
 }
 
 /// Takes a runner's report. One of an attempt that is not the current one is accepted and ignored.
@@ -83,9 +92,9 @@ pub async fn take(
     reported: Reported,
     seen: Seen,
 ) -> Result<(), Error> {
-    let mut read = state.db.read().await?;
-    let job = db::job::find::by_id(&mut read, id).await?;
-    drop(read);
+    let mut look = state.db.look().await?;
+    let job = db::job::find::by_id(&mut look, id).await?;
+    drop(look);
     let Some(job) = job.filter(|job| is_current(job, attempt)) else {
         tracing::info!(job.id = %id, job.attempt = attempt, "ignored a report: attempt {attempt} of {id} is over");
         state.fleet.release((id, attempt));
@@ -103,19 +112,39 @@ pub async fn take(
             .get(&job.plugin)
             .map(|plugin| plugin.timeouts.of(&job.command))
     });
-    // Up to 10 MiB of JSON: not inside the transaction, which others wait for.
-    let mut verdict = outcome::judge(reported, timeout.unwrap_or_default());
-    returned::note(&mut verdict, &seen.returned);
+    // Up to 10 MiB of JSON: not inside the transaction, which others wait for, and not where everybody else waits.
+    let timeout = timeout.unwrap_or_default();
+    let mut verdict = if is_small(&reported) {
+        outcome::judge(reported, timeout)
+    } else {
+        tokio::task::spawn_blocking(move || outcome::judge(reported, timeout)).await?
+    };
+    returned::note(&mut verdict, attempt, &seen.returned);
     conclude(state, (id, attempt), verdict, seen).await
 }
 
+fn is_small(reported: &Reported) -> bool {
+    match reported {
+        Reported::Finished(finished) => finished.stdout.len() <= SMALL_BYTES,
+        Reported::TimedOut(_)
+        | Reported::NotStarted(_)
+        | Reported::Lost(_)
+        | Reported::Refused(_)
+        | Reported::Unhealthy(_) => true,
+    }
+}
+
 /// Ends attempts that nobody answers for any more; each counts.
-pub async fn give_up(state: &State, leases: &[Lease], why: &str) -> Result<(), Error> {
-    for lease in leases {
-        let mut failed = Failed::passing("lease_lost", why.to_owned());
+pub async fn give_up(state: &State, lost: &[Lost], why: &str) -> Result<(), Error> {
+    for (lease, silent) in lost {
+        let mut failed = Failed::passing(outcome::LEASE_LOST, why.to_owned());
         // Nobody knows what it did, so it neither failed nor took too long.
         failed.only_try = Status::Dead;
-        conclude(state, *lease, Verdict::Failed(failed), Seen::default()).await?;
+        let seen = Seen {
+            silent: *silent,
+            ..Seen::default()
+        };
+        conclude(state, *lease, Verdict::Failed(failed), seen).await?;
     }
     Ok(())
 }
@@ -130,7 +159,11 @@ async fn conclude(
     state: &State,
     lease: Lease,
     verdict: Verdict,
-    Seen { timings, returned }: Seen,
+    Seen {
+        timings,
+        returned,
+        silent,
+    }: Seen,
 ) -> Result<(), Error> {
     let (id, attempt) = lease;
     let mut work = Work::begin(state).await?;
@@ -138,8 +171,8 @@ async fn conclude(
     if let Some(mut job) = job.filter(|job| is_current(job, attempt)) {
         returned::tell(&mut work, &job, &returned).await?;
         let record = if job.lasts() {
-            job.logs = line::with(&job.logs, returned::lines(&returned));
-            lasting::settle(&mut work, &job, verdict, timings).await?
+            job.logs = returned::fold(&job, &returned);
+            lasting::settle(&mut work, &job, verdict, (timings, silent)).await?
         } else {
             settle(state, &mut work, &job, verdict, timings).await?
         };
@@ -260,7 +293,7 @@ async fn retry_soon(
     retry: Retry,
 ) -> Result<(), sqlx::Error> {
     // What was lost with its runner was nobody's fault, and need not wait for it.
-    let not_before = if failed.token == "lease_lost" {
+    let not_before = if failed.token == outcome::LEASE_LOST {
         work.now()
     } else {
         retry.not_before

@@ -6,8 +6,10 @@ mod message;
 mod plugin;
 mod query;
 mod tend;
+mod upstream;
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use bailey_proto::engine::v1::intake_service_server::IntakeServiceServer;
 use bailey_proto::engine::v1::lease_service_server::LeaseServiceServer;
@@ -15,6 +17,7 @@ use bailey_proto::engine::v1::plugin_service_server::PluginServiceServer;
 use bailey_proto::engine::v1::query_service_server::QueryServiceServer;
 use bailey_proto::engine::v1::retention_service_server::RetentionServiceServer;
 use bailey_proto::engine::v1::schedule_service_server::ScheduleServiceServer;
+use bailey_proto::engine::v1::upstream_service_server::UpstreamServiceServer;
 use bailey_service::Context;
 use tonic::Status;
 use tonic::service::Routes;
@@ -34,7 +37,7 @@ pub fn routes(state: &State, ctx: &Context) -> Routes {
         state: state.clone(),
         ctx: ctx.clone(),
     };
-    Routes::new(IntakeServiceServer::new(api.clone()))
+    Routes::new(IntakeServiceServer::new(api.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(
             QueryServiceServer::new(api.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
@@ -45,7 +48,8 @@ pub fn routes(state: &State, ctx: &Context) -> Routes {
         )
         .add_service(PluginServiceServer::new(api.clone()))
         .add_service(ScheduleServiceServer::new(api.clone()))
-        .add_service(RetentionServiceServer::new(api))
+        .add_service(RetentionServiceServer::new(api.clone()))
+        .add_service(UpstreamServiceServer::new(api))
 }
 
 fn parse<T>(text: &str) -> Result<T, Box<Status>>
@@ -55,6 +59,13 @@ where
 {
     text.parse()
         .map_err(|e: T::Err| Box::new(Status::invalid_argument(e.to_string())))
+}
+
+/// How long an answer may wait for a job.
+fn longest_wait(ms: i64) -> Result<Duration, Box<Status>> {
+    let longest = u64::try_from(ms).map(Duration::from_millis).ok();
+    let longest = longest.filter(|wait| *wait <= crate::query::MAX_WAIT);
+    longest.ok_or_else(|| Box::new(Status::invalid_argument("a wait must be 0 to 300000 ms")))
 }
 
 /// Empty text stands for nothing.

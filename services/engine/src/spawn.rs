@@ -47,7 +47,7 @@ pub async fn start(
         tracing::warn!(event.id = %cause.event.id, "the event {} is not routed to {reason}", cause.event.id);
         if let Some(parent) = cause.parent {
             let payload = serde_json::json!({ "job_id": parent.id, "event_id": cause.event.id, "reason": reason });
-            work.tell("router.depth_exceeded", parent.id, payload)
+            work.tell("router.depth_exceeded", parent.id, &payload)
                 .await?;
         }
     }

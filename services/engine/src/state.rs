@@ -12,6 +12,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
+use crate::upstream;
 use crate::view::{Locked, View};
 
 /// Largest message on the wire, bytes: a report carries 10 MiB of output, an assignment a request of as much.
@@ -29,6 +30,8 @@ pub struct Options {
     pub decision_timeout: Duration,
     /// Shortest and longest wait before policy is asked again.
     pub policy_backoff: (Duration, Duration),
+    /// How long a check of an upstream may take, whatever its own `timeout` is: somebody waits for it.
+    pub check_timeout: Duration,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             lease_expiry: Duration::from_secs(20),
             decision_timeout: Duration::from_secs(10),
             policy_backoff: (Duration::from_millis(250), Duration::from_secs(5)),
+            check_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -71,6 +75,8 @@ pub struct Inner {
     pub auditor: Auditor,
     /// Who decides.
     pub policy: DecisionServiceClient<MeshChannel>,
+    /// The way to the services beyond the stack.
+    pub upstreams: upstream::Client,
     /// Ends the streams.
     pub shutdown: CancellationToken,
 }
@@ -96,6 +102,8 @@ pub struct Parts {
     /// As in [`Inner`].
     pub policy: DecisionServiceClient<MeshChannel>,
     /// As in [`Inner`].
+    pub upstreams: upstream::Client,
+    /// As in [`Inner`].
     pub shutdown: CancellationToken,
 }
 
@@ -115,6 +123,7 @@ impl State {
             held_up: Mutex::default(),
             auditor: parts.auditor,
             policy: parts.policy,
+            upstreams: parts.upstreams,
             shutdown: parts.shutdown,
         }))
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::db;
 use crate::db::job::Traces;
-use crate::db::transition::Transition;
+use crate::db::transition::{Told, Transition};
 use crate::event::{NewEvent, OWN_SOURCE};
 use crate::job::{Job, NewJob, Status};
 use crate::state::State;
@@ -48,12 +48,13 @@ impl Work {
     /// Makes it so, and tells those who wait.
     pub async fn commit(self, state: &State) -> Result<(), sqlx::Error> {
         self.tx.commit().await?;
-        if let Some(newest) = self.newest {
-            state.newest_event.send_replace(newest);
-        }
+        // First those who wait for an answer.
         for job in self.ended {
             // Nobody waits: nothing to tell.
             let _waiting = state.ended_jobs.send(job);
+        }
+        if let Some(newest) = self.newest {
+            state.newest_event.send_replace(newest);
         }
         if self.queued {
             state.wake.notify_one();
@@ -73,14 +74,14 @@ impl Work {
             return Ok(false);
         }
         self.queued = true;
-        self.change(job.id, (None, Status::Queued), &job.submitted_by, 1)
-            .await?;
         let payload = json!({
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "submitted_by": job.submitted_by,
             "parent_job_id": job.parent, "event_id": job.source_event,
             "pipeline": job.place.as_ref().map(|place| &place.pipeline), "step": job.place.as_ref().map(|place| &place.step),
         });
-        self.tell("job.enqueued", job.id, payload).await?;
+        let change = self.change((None, Status::Queued), &job.submitted_by, 1);
+        let told = self.told(job.id, change, "job.enqueued", &payload)?;
+        self.newest = Some(db::job::admit(&mut self.tx, &job.input, &told).await?);
         Ok(true)
     }
 
@@ -94,24 +95,12 @@ impl Work {
         if !db::job::lease(&mut self.tx, job.id, runner, id, self.now).await? {
             return Ok(false);
         }
-        db::attempt::begin(
-            &mut self.tx,
-            job.id,
-            job.attempt,
-            runner,
-            decision,
-            self.now,
-        )
-        .await?;
-        self.change(
-            job.id,
-            (Some(Status::Queued), Status::Running),
-            "leased",
-            job.attempt,
-        )
-        .await?;
         let payload = json!({ "job_id": job.id, "plugin": job.plugin, "command": job.command, "attempt": job.attempt, "decision_id": id });
-        self.tell("job.started", job.id, payload).await?;
+        let statuses = (Some(Status::Queued), Status::Running);
+        let change = self.change(statuses, "leased", job.attempt);
+        let told = self.told(job.id, change, "job.started", &payload)?;
+        let begun = db::attempt::begin(&mut self.tx, runner, decision, &told);
+        self.newest = Some(begun.await?);
         Ok(true)
     }
 
@@ -147,30 +136,25 @@ impl Work {
         } else {
             ""
         };
-        db::job::requeue(
-            &mut self.tx,
-            job.id,
-            (next, retry.uncounted),
-            retry.not_before,
-            waiting_for,
-            traces,
-        )
-        .await?;
         self.queued = true;
-        self.change(
-            job.id,
-            (Some(job.status), Status::Queued),
-            reason,
-            job.attempt,
-        )
-        .await?;
         let payload = json!({
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "attempt": job.tries(),
             "max_attempts": job.max_attempts, "backoff_ms": retry.not_before.0.saturating_sub(self.now.0),
             "next_retry_at": retry.not_before.to_rfc3339(), "reason": reason, "error": short(traces.error.as_deref()),
             "retry_policy_owner": "core",
         });
-        self.tell("job.retry_scheduled", job.id, payload).await
+        let change = self.change((Some(job.status), Status::Queued), reason, job.attempt);
+        let told = self.told(job.id, change, "job.retry_scheduled", &payload)?;
+        let requeued = db::job::requeue(
+            &mut self.tx,
+            (next, retry.uncounted),
+            retry.not_before,
+            waiting_for,
+            traces,
+            &told,
+        );
+        self.newest = Some(requeued.await?);
+        Ok(())
     }
 
     /// Ends a job.
@@ -182,12 +166,9 @@ impl Work {
         result: Option<&str>,
         traces: &Traces,
     ) -> Result<(), sqlx::Error> {
-        db::job::finish(&mut self.tx, job.id, status, result, traces, self.now).await?;
         self.ended.push(job.id);
         // A slot of its plugin is free again, and a twin by dedupe key may run.
         self.queued = true;
-        self.change(job.id, (Some(job.status), status), reason, job.attempt)
-            .await?;
         let duration = job.started_at.map(|at| self.now.0.saturating_sub(at.0));
         let mut payload = json!({
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "status": status.name(),
@@ -200,27 +181,38 @@ impl Work {
             payload.insert("error".into(), short(traces.error.as_deref()).into());
         }
         if status == Status::Dead {
-            self.tell("job.retry_exhausted", job.id, payload.clone())
-                .await?;
+            self.tell("job.retry_exhausted", job.id, &payload).await?;
         }
-        self.tell(lifecycle(status), job.id, payload).await
+        let change = self.change((Some(job.status), status), reason, job.attempt);
+        let told = self.told(job.id, change, lifecycle(status), &payload)?;
+        self.newest = Some(db::job::finish(&mut self.tx, result, traces, &told).await?);
+        Ok(())
     }
 
-    async fn change(
-        &mut self,
-        job: JobId,
+    fn change(
+        &self,
         (from, to): (Option<Status>, Status),
         reason: &str,
         attempt: u32,
-    ) -> Result<(), sqlx::Error> {
-        let change = Transition {
+    ) -> Transition {
+        Transition {
             from,
             to,
             reason: reason.to_owned(),
             attempt,
             at: self.now,
-        };
-        db::transition::record(&mut self.tx, job, &change).await
+        }
+    }
+
+    fn told(
+        &self,
+        job: JobId,
+        change: Transition,
+        event_type: &'static str,
+        payload: &Value,
+    ) -> Result<Told, sqlx::Error> {
+        let event = self.event(event_type, job, payload)?;
+        Ok(Told { job, change, event })
     }
 
     /// Tells of a job in the log.
@@ -228,9 +220,19 @@ impl Work {
         &mut self,
         event_type: &'static str,
         job: JobId,
-        payload: Value,
+        payload: &Value,
     ) -> Result<(), sqlx::Error> {
-        let event = NewEvent {
+        let event = self.event(event_type, job, payload)?;
+        self.emit(&event).await
+    }
+
+    fn event(
+        &self,
+        event_type: &'static str,
+        job: JobId,
+        payload: &Value,
+    ) -> Result<NewEvent, sqlx::Error> {
+        Ok(NewEvent {
             id: EventId::new(),
             kind: event_type.parse().map_err(db::corrupt)?,
             source: OWN_SOURCE.to_owned(),
@@ -238,8 +240,7 @@ impl Work {
             dedupe_key: String::new(),
             at: self.now,
             job: Some(job),
-        };
-        self.emit(&event).await
+        })
     }
 }
 

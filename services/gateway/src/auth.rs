@@ -38,6 +38,8 @@ pub mod scopes {
     pub const EVENTS_WRITE: &[&str] = &["events:rw", "plugin:rw", "*"];
     /// Reading figures of the system.
     pub const SYSTEM: &[&str] = &["system:ro", "system:rw", "*"];
+    /// Having an upstream asked, with its key.
+    pub const UPSTREAM_CHECK: &[&str] = &["system:rw", "*"];
 }
 
 /// A token that the broker has verified.

@@ -7,6 +7,7 @@ mod job;
 mod page;
 mod plugin;
 mod stream;
+mod upstream;
 
 use std::time::Instant;
 
@@ -119,6 +120,8 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(job::list))
         .routes(routes!(job::read))
         .routes(routes!(job::tree))
+        .routes(routes!(upstream::list))
+        .routes(routes!(upstream::check))
 }
 
 async fn metrics(

@@ -12,6 +12,7 @@ use bailey_proto::engine::v1 as engine;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
 use bailey_proto::engine::v1::plugin_service_client::PluginServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
+use bailey_proto::engine::v1::upstream_service_client::UpstreamServiceClient;
 use bailey_trust::LockSource;
 use bailey_types::{Clock, Serial, Service, Timestamp};
 use http::StatusCode;
@@ -93,7 +94,9 @@ impl State {
 
     /// The engine's intake.
     pub fn intake(&self) -> IntakeServiceClient<MeshChannel> {
+        // What was waited for comes with the answer.
         IntakeServiceClient::new(self.0.mesh.channel(Service::Engine))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The engine's queries.
@@ -105,6 +108,11 @@ impl State {
     /// What an operator does to plugins, at the engine.
     pub fn plugins(&self) -> PluginServiceClient<MeshChannel> {
         PluginServiceClient::new(self.0.mesh.channel(Service::Engine))
+    }
+
+    /// What the engine knows of upstreams.
+    pub fn upstreams(&self) -> UpstreamServiceClient<MeshChannel> {
+        UpstreamServiceClient::new(self.0.mesh.channel(Service::Engine))
     }
 
     /// The broker's tokens.

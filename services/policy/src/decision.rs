@@ -1,37 +1,33 @@
-//! The way of one decision: grounds, what it uses up, the record at audit, the signature. In this order.
+//! The way of one decision: grounds, then what it uses up and the record at audit, then the signature. In this order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailey_db::Transaction;
 use bailey_error::Chain;
 use bailey_mesh::Auditor;
 use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
     Decision, Loaded, LockSource, ProposedPlugin, SigningKey, TrustFile, UNTRUSTED, sign,
 };
-use bailey_types::{AccountName, Clock, DecisionId, Sha256};
+use bailey_types::{AccountName, Clock, DecisionId, Sha256, Timestamp};
 use rand::RngCore as _;
 use serde_json::json;
 
 use crate::broker::Broker;
+use crate::claim;
 use crate::db;
 use crate::db::memory::Memory;
 use crate::denial::{Denial, Reason};
 use crate::drift::{self, Folders};
 use crate::error::Error;
-use crate::grounds::{self, Call, Grounds, Uses, Within};
+use crate::grounds::{self, Call, Grounds};
 use crate::ledger::Ledger;
 use crate::lock::{self, View};
 use crate::pool::Grants;
 
 /// How long a decision is valid.
 const VALIDITY: Duration = Decision::MAX_VALIDITY;
-
-/// Decisions for each configured attempt: an attempt whose cell never got its request does not count as one, but needs a decision.
-const DECISIONS_PER_ATTEMPT: u64 = 3;
-
-/// Most events of one result that jobs may follow from; what a service says has no end.
-const MAX_EVENTS: u32 = 10_000;
 
 /// What decisions need.
 pub(crate) struct State {
@@ -71,30 +67,20 @@ pub(crate) async fn decide(policy: &State, call: &Call) -> Result<Result<Allowed
         Ok(found) => found,
         Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
-    let decision = DecisionId::new();
-    // Beside each other: the broker is another process, and a decision needs both.
-    let (epoch, taken) = tokio::join!(
-        policy.broker.epoch(),
-        take_up(policy, call, &grounds, decision, &loaded)
-    );
-    let reach = match taken? {
+    // Beside each other: what the cell may reach is on the disk, the epoch is the broker's. Both may keep this call waiting for long.
+    let (reach, epoch) = tokio::join!(reach(policy, call, &loaded), policy.broker.epoch());
+    let reach = match reach? {
         Ok(reach) => reach,
         Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
-    let epoch = match epoch {
-        Ok(epoch) => epoch,
-        Err(error) => {
-            take_back(policy, decision).await;
-            return Err(error);
-        }
+    let epoch = epoch?;
+    // Only then: all others wait for what is held.
+    let held = match hold(policy, call, &grounds, &loaded).await? {
+        Ok(held) => held,
+        Err(denial) => return Ok(Err(denied(policy, call, denial))),
     };
-    match allow(policy, call, (grounds, reach), &loaded, (decision, epoch)).await {
-        Ok(allowed) => Ok(Ok(allowed)),
-        Err(error) => {
-            take_back(policy, decision).await;
-            Err(error)
-        }
-    }
+    let allowed = allow(policy, call, (grounds, reach), &loaded, (held, epoch));
+    allowed.await.map(Ok)
 }
 
 type Found = (Arc<Loaded<View>>, Grounds);
@@ -145,115 +131,38 @@ fn proposed<'a>(call: &Call, loaded: &'a Loaded<View>) -> Result<&'a ProposedPlu
     Ok(&locked.proposed)
 }
 
-/// What the cell may reach; where there is anything to reach, the call's grounds are used up.
-async fn take_up(
-    policy: &State,
-    call: &Call,
-    grounds: &Grounds,
-    decision: DecisionId,
-    loaded: &Arc<Loaded<View>>,
-) -> Result<Result<Reach, Denial>, Error> {
-    let reach = match reach(policy, call, loaded).await? {
-        Ok(reach) => reach,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    let taken = take(policy, call, grounds, decision, loaded).await?;
-    Ok(taken.map(|()| reach))
+/// What a call rests on, held for its job: used up once the transaction is committed.
+struct Held {
+    tx: Transaction,
+    at: Timestamp,
 }
 
-/// Uses up what the call uses, for its job. Using it again for the same job is right: a job has several attempts.
-async fn take(
+async fn hold(
     policy: &State,
     call: &Call,
     grounds: &Grounds,
-    decision: DecisionId,
     loaded: &Loaded<View>,
-) -> Result<Result<(), Denial>, Error> {
+) -> Result<Result<Held, Denial>, Error> {
+    let plugin = loaded.view.config.enabled_plugin(&call.plugin);
+    let retry = plugin.map(|plugin| plugin.retry).unwrap_or_default();
     let mut tx = policy.db.write().await?;
-    let instance = call.step.as_ref().map_or("", |step| step.instance.as_str());
-    if let Err(denial) = take_ground(&mut tx, call, &grounds.uses, instance).await? {
+    let at = policy.clock.now();
+    if let Err(denial) = claim::take(&mut tx, call, grounds, retry, at).await? {
         return Ok(Err(denial));
     }
-    let retry = loaded
-        .view
-        .config
-        .enabled_plugin(&call.plugin)
-        .map(|plugin| plugin.retry);
-    let most =
-        u64::from(retry.unwrap_or_default().max_attempts).saturating_mul(DECISIONS_PER_ATTEMPT);
-    let had = db::decision::count(&mut tx, call.job).await?;
-    // What lasts is started again for as long as it is locked.
-    if had >= most && !grounds.lasts {
-        return Ok(Err(Reason::AttemptsUsedUp.because(format!(
-            "the job has had {had} decisions; {most} are allowed"
-        ))));
-    }
-    db::decision::insert(&mut tx, decision, call.job, instance, policy.clock.now()).await?;
     db::memory::advance(&mut tx, policy.memory(loaded)).await?;
-    tx.commit().await?;
-    Ok(Ok(()))
+    Ok(Ok(Held { tx, at }))
 }
 
-async fn take_ground(
-    tx: &mut bailey_db::Connection,
-    call: &Call,
-    uses: &Uses,
-    instance: &str,
-) -> Result<Result<(), Denial>, Error> {
-    match uses {
-        Uses::Origin { origin, step } => {
-            let place = step.as_ref().map_or(("", ""), |(pipeline, step)| {
-                (pipeline.as_str(), step.as_str())
-            });
-            if !db::origin_use::take(tx, *origin, place, call.job).await? {
-                return Ok(Err(Reason::OriginUsed.because(format!(
-                    "the origin {origin} stood for another job already"
-                ))));
-            }
-        }
-        Uses::Edge {
-            parent,
-            pipeline,
-            step,
-            event_index,
-            endless,
-            within,
-        } => {
-            let Some(of_parent) = db::decision::instance(tx, parent.decision, parent.job).await?
-            else {
-                let detail = format!(
-                    "there is no decision {} for the job {}",
-                    parent.decision, parent.job
-                );
-                return Ok(Err(Reason::ParentInvalid.because(detail)));
-            };
-            if *within == Within::SameInstance && of_parent != instance {
-                let detail = "the step belongs to another instance of the pipeline than its parent";
-                return Ok(Err(Reason::NoSuchEdge.because(detail)));
-            }
-            let edge = (pipeline, step, *event_index);
-            if (*event_index >= MAX_EVENTS && !endless)
-                || !db::edge_use::take(tx, parent.job, edge, call.job).await?
-            {
-                let detail = format!(
-                    "event {event_index} of the job {} led to another job already",
-                    parent.job
-                );
-                return Ok(Err(Reason::EdgeUsedUp.because(detail)));
-            }
-        }
-    }
-    Ok(Ok(()))
-}
-
-/// Records the allow, then signs it. Nothing is given before audit has it on disk.
+/// Uses up what is held and has the allow recorded, at the same time: both wait for a disk. Then signs it. Nothing is given before both are done.
 async fn allow(
     policy: &State,
     call: &Call,
     (grounds, reach): (Grounds, Reach),
     loaded: &Loaded<View>,
-    (id, broker_epoch): (DecisionId, String),
+    (held, broker_epoch): (Held, String),
 ) -> Result<Allowed, Error> {
+    let id = DecisionId::new();
     let Grounds {
         principal,
         contract,
@@ -281,14 +190,22 @@ async fn allow(
         contract,
         broker_epoch,
         audit_index: 0,
-        issued_at: policy.clock.now(),
-        expires_at: policy.clock.now(),
+        issued_at: held.at,
+        expires_at: held.at,
     };
-    decision.audit_index = policy
-        .ledger
-        .append("decision.allowed", fields(&decision))
-        .await?;
-    decision.issued_at = policy.clock.now();
+    let recording = policy.ledger.append("decision.allowed", fields(&decision));
+    let (recorded, committed) = tokio::join!(recording, held.tx.commit());
+    // An allow that is on record and was not given is no harm.
+    committed?;
+    decision.audit_index = match recorded {
+        Ok(index) => index,
+        Err(error) => {
+            take_back(policy, call).await;
+            return Err(error);
+        }
+    };
+    // Not before it was used, also where the clock was set back meanwhile: what follows from a decision older than its job is refused.
+    decision.issued_at = policy.clock.now().max(held.at);
     decision.expires_at = decision.issued_at.plus(VALIDITY);
     let signed = sign(&decision, &policy.key).map_err(Error::Sign)?;
     tracing::info!(decision.id = %id, contract = decision.contract, "allowed {}.{}", call.plugin, call.command);
@@ -339,10 +256,10 @@ fn denied(policy: &State, call: &Call, denial: Denial) -> Denial {
 }
 
 /// A decision that was not given does not count. If this fails as well, one of several is lost.
-async fn take_back(policy: &State, decision: DecisionId) {
+async fn take_back(policy: &State, call: &Call) {
     let taken = async {
         let mut tx = policy.db.write().await?;
-        db::decision::delete(&mut tx, decision).await?;
+        db::job::take_back(&mut tx, call.job).await?;
         tx.commit().await
     };
     if let Err(error) = taken.await {

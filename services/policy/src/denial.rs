@@ -59,6 +59,10 @@ reasons! {
     NoSuchEdge = "no_such_edge";
     /// Another job has followed from the same event already.
     EdgeUsedUp = "edge_used_up";
+    /// It was asked for so long ago that policy may have forgotten what it was used for.
+    TooOld = "too_old";
+    /// The job has rested on something else before.
+    JobUsed = "job_used";
     /// The job was decided about as often as its retries can explain.
     AttemptsUsedUp = "attempts_used_up";
     /// The plugin's folder has changed since it was sealed, and there is no account `untrusted`.

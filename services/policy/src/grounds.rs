@@ -9,7 +9,7 @@ use bailey_trust::{
     Decision, DecisionOrigin, Loaded, LockedPlugin, TrustFile, strict_json, verify,
 };
 use bailey_types::{
-    AttemptNumber, CommandName, DecisionId, JobId, OriginId, PipelineName, PluginName, StepId,
+    AttemptNumber, CommandName, JobId, OriginId, PipelineName, PluginName, StepId, Timestamp,
 };
 
 use crate::denial::{Denial, Reason};
@@ -67,6 +67,7 @@ pub(crate) struct Grounds {
 pub(crate) enum Uses {
     Origin {
         origin: OriginId,
+        asked_at: Timestamp,
         step: Option<(PipelineName, StepId)>,
     },
     Edge {
@@ -83,8 +84,8 @@ pub(crate) enum Uses {
 /// The job that a step follows from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
-    pub(crate) decision: DecisionId,
     pub(crate) job: JobId,
+    pub(crate) decided_at: Timestamp,
 }
 
 /// Whether a step goes on with its parent's pipeline or starts another.

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod broker;
+mod claim;
 mod db;
 mod decision;
 mod denial;
 mod drift;
 mod error;
+mod forget;
 mod grounds;
 mod ledger;
 mod lock;
@@ -67,6 +69,7 @@ pub async fn serve(ctx: Context, mesh: Mesh, listener: TcpListener) -> anyhow::R
         key.clone(),
         db.clone(),
     );
+    forget::start(&ctx, db.clone(), mesh.auditor());
     let state = State {
         trust: ctx.trust.clone(),
         clock: ctx.clock.clone(),

@@ -1,8 +1,9 @@
 //! What comes out of an attached cell: its own output, and what socket-proxy says about its launch.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use bailey_cell::launch::{Control, Returned};
+use bailey_cell::launch::{Control, OutputStream, Returned};
+use bailey_types::SecretName;
 use bollard::container::LogOutput;
 use bytes::Bytes;
 
@@ -26,14 +27,20 @@ pub struct Collector {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     control: Option<Control>,
-    returned: BTreeSet<Returned>,
+    returned: BTreeMap<(SecretName, OutputStream), Count>,
     scanner: Scanner,
     /// What the whole document is, once there is one that is an answer.
     answer: Option<Answer>,
     /// How much of standard error was reported; `None` until the output is taken.
     reported_stderr: Option<usize>,
     late_bytes: usize,
-    late_returned: Vec<Returned>,
+}
+
+/// How often a secret was printed, and how often as far as the engine was told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    printed: u64,
+    told: u64,
 }
 
 /// What a cell said after its answer was taken.
@@ -41,7 +48,7 @@ pub struct Collector {
 pub struct Late {
     /// All of it, what was taken with the answer included; at most what is kept.
     pub stderr: Bytes,
-    /// The secrets that were printed since.
+    /// The secrets that were printed since, or more often since, each with how often in all.
     pub returned: Vec<Returned>,
 }
 
@@ -61,10 +68,9 @@ impl Collector {
                 let said = control(&message)?;
                 match (&self.control, said) {
                     (Some(Control::Launched(_)), Control::Returned(returned)) => {
-                        if self.reported_stderr.is_some() && !self.returned.contains(&returned) {
-                            self.late_returned.push(returned.clone());
-                        }
-                        self.returned.insert(returned);
+                        let printed = (returned.secret, returned.stream);
+                        let count = self.returned.entry(printed).or_default();
+                        count.printed = count.printed.max(returned.count);
                     }
                     (_, Control::Returned(_)) => return Err(BadFrame),
                     (None, said)
@@ -100,9 +106,27 @@ impl Collector {
         !self.stdout.is_empty()
     }
 
-    /// The secrets that the cell has printed so far, which socket-proxy took out of its output.
-    pub fn returned(&self) -> Vec<Returned> {
-        self.returned.iter().cloned().collect()
+    /// The secrets that the cell has printed, and socket-proxy took out of its output, as far as the engine was not told.
+    pub fn untold(&self) -> Vec<Returned> {
+        let counts = self.returned.iter();
+        counts
+            .filter(|(_, count)| count.printed > count.told)
+            .map(|((secret, stream), count)| Returned {
+                secret: secret.clone(),
+                stream: *stream,
+                count: count.printed,
+            })
+            .collect()
+    }
+
+    /// The engine is told of these.
+    pub fn tell(&mut self, told: &[Returned]) {
+        for returned in told {
+            let printed = (returned.secret.clone(), returned.stream);
+            if let Some(count) = self.returned.get_mut(&printed) {
+                count.told = count.told.max(returned.count);
+            }
+        }
     }
 
     /// What socket-proxy said last of its launch, if it has.
@@ -127,12 +151,13 @@ impl Collector {
 
     /// What came on standard error, or which secrets came back, since the answer was taken; `None`: neither.
     pub fn late(&self) -> Option<Late> {
-        if self.stderr.len() == self.reported_stderr? && self.late_returned.is_empty() {
+        let returned = self.untold();
+        if self.stderr.len() == self.reported_stderr? && returned.is_empty() {
             return None;
         }
         Some(Late {
             stderr: Bytes::copy_from_slice(&self.stderr),
-            returned: self.late_returned.clone(),
+            returned,
         })
     }
 
@@ -247,20 +272,43 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_came_back_are_kept_each_once_and_only_of_a_cell_that_was_launched() {
-        let returned = r#"{"returned":{"secret":"token","stream":"stderr"}}"#;
+    fn secrets_that_came_back_are_counted_for_each_stream_and_only_of_a_cell_that_was_launched() {
         let mut collector = Collector::default();
-        assert!(collector.take(said(returned)).is_err());
+        assert!(collector.take(printed("stderr", 1)).is_err());
         collector.take(said(r#"{"launched":true}"#)).unwrap();
-        assert_eq!(collector.returned(), []);
-        for _ in 0..2 {
-            collector.take(said(returned)).unwrap();
+        assert_eq!(collector.untold(), []);
+        for count in [1, 4, 2] {
+            collector.take(printed("stderr", count)).unwrap();
         }
-        collector
-            .take(said(r#"{"returned":{"secret":"token","stream":"stdout"}}"#))
-            .unwrap();
-        assert_eq!(collector.returned().len(), 2);
+        collector.take(printed("stdout", 1)).unwrap();
+        let told = collector.untold();
+        let counts: Vec<_> = told.iter().map(|it| (it.stream, it.count)).collect();
+        assert_eq!(
+            counts,
+            [(OutputStream::Stdout, 1), (OutputStream::Stderr, 4)]
+        );
         assert_eq!(collector.control(), Some(&Control::Launched(true)));
+
+        // What the engine was told of is told again only when there is more of it.
+        collector.tell(&told);
+        assert_eq!(collector.untold(), []);
+        collector.take(printed("stderr", 8)).unwrap();
+        assert_eq!(collector.untold()[0].count, 8);
+        assert_eq!(collector.untold().len(), 1);
+    }
+
+    fn printed(stream: &str, count: u64) -> LogOutput {
+        let returned = Returned {
+            secret: "token".parse().unwrap(),
+            stream: match stream {
+                "stdout" => OutputStream::Stdout,
+                _ => OutputStream::Stderr,
+            },
+            count,
+        };
+        LogOutput::StdIn {
+            message: Control::Returned(returned).to_json().into(),
+        }
     }
 
     fn answered(pieces: &[&'static str]) -> Collector {
@@ -307,18 +355,18 @@ mod tests {
     fn a_secret_that_comes_back_after_the_answer_is_told_without_standard_error_too() {
         let mut collector = answered(&[]);
         collector.take(said(r#"{"launched":true}"#)).unwrap();
-        let token = |stream| format!(r#"{{"returned":{{"secret":"token","stream":"{stream}"}}}}"#);
-        let returned = |stream| LogOutput::StdIn {
-            message: token(stream).into(),
-        };
-        collector.take(returned("stderr")).unwrap();
+        collector.take(printed("stderr", 1)).unwrap();
         collector.take_output();
         // The report has this one.
-        collector.take(returned("stderr")).unwrap();
+        let reported = collector.untold();
+        collector.tell(&reported);
         assert_eq!(collector.late(), None);
-        collector.take(returned("stdout")).unwrap();
+        for (stream, count) in [("stdout", 1), ("stderr", 3)] {
+            collector.take(printed(stream, count)).unwrap();
+        }
         let late = collector.late().unwrap();
-        assert_eq!((late.stderr.len(), late.returned.len()), (0, 1));
+        let counts: Vec<_> = late.returned.iter().map(|it| it.count).collect();
+        assert_eq!((late.stderr.len(), counts), (0, vec![1, 3]));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Outcome {
         reason: String,
         /// At most what is kept.
         stderr: Bytes,
+        /// Whether only the runner was stopped, and it with it.
+        stopped: bool,
     },
     /// Refused: final.
     Refused(String),

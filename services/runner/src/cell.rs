@@ -109,7 +109,8 @@ impl<T: Tickets> Workshop<T> {
         };
         let (outcome, parting) = worked.unwrap_or_else(broken);
         let Order { plugin, key, .. } = order;
-        let returned = cell.watch.collector.returned();
+        let returned = cell.watch.collector.untold();
+        cell.watch.collector.tell(&returned);
         let remains = Remains {
             cell,
             plugin,
@@ -369,7 +370,7 @@ impl<T: Tickets> Workshop<T> {
         // It has its request: whatever stops it from here on, it may have run.
         let started = tokio::select! {
             started = cell.start() => started,
-            stop = stops.at_once() => return Err(lost(stop.sentence(), Bytes::new())),
+            stop = stops.at_once() => return Err(stopped(stop, Bytes::new())),
         };
         timings.start = begun.elapsed();
         let Err(error) = started else { return Ok(()) };
@@ -393,7 +394,7 @@ impl<T: Tickets> Workshop<T> {
             Ending::Overflowed | Ending::Failed => KILLED,
             Ending::TimedOut { killed } => return Outcome::TimedOut { stderr, killed },
             Ending::Stopped(Stop::OverLimit) => return state::refused(cell.state.as_ref()),
-            Ending::Stopped(stop) => return lost(stop.sentence(), stderr),
+            Ending::Stopped(stop) => return stopped(stop, stderr),
             Ending::Early => return lost("it wrote before it had its request", stderr),
             Ending::Lost(reason) => return lost(&reason, stderr),
         };
@@ -440,5 +441,14 @@ fn lost(reason: &str, stderr: Bytes) -> Outcome {
     Outcome::Lost {
         reason: reason.to_owned(),
         stderr,
+        stopped: false,
+    }
+}
+
+fn stopped(stop: Stop, stderr: Bytes) -> Outcome {
+    Outcome::Lost {
+        reason: stop.sentence().to_owned(),
+        stderr,
+        stopped: stop == Stop::Stopping,
     }
 }

@@ -88,13 +88,15 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
         };
         let desk = Arc::clone(self);
         self.ctx.spawn("job", async move {
+            let reported = CancellationToken::new();
             let (outcome, seen, late) = match refusal {
                 Some(reason) => (not_started(reason), Seen::default(), None),
-                None => desk.work(assignment, cancelled).await,
+                None => desk.work(assignment, cancelled, reported.clone()).await,
             };
             let (job_id, attempt) = lease.clone();
             let report = report::of(job_id, attempt, outcome, seen);
             report::deliver(&desk.reports, report, &desk.ctx.shutdown).await;
+            reported.cancel();
             desk.held.send_modify(|held| {
                 held.remove(&lease);
             });
@@ -124,6 +126,7 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
         &self,
         assignment: Assignment,
         cancelled: CancellationToken,
+        reported: CancellationToken,
     ) -> (Outcome, Seen, Option<oneshot::Receiver<Late>>) {
         let attempt = match attempt(assignment) {
             Ok(attempt) => attempt,
@@ -145,7 +148,7 @@ impl<T: Tickets, R: Reports> Desk<T, R> {
             remains,
         } = self.workshop.run(&attempt, &stops, &self.reports).await;
         // Beside the report: neither waits for the other.
-        let late = remains.map(|remains| self.workshop.pools.part(remains));
+        let late = remains.map(|remains| self.workshop.pools.part(remains, reported));
         match &outcome {
             Outcome::NotStarted(trouble) => self.care.unwell(trouble),
             Outcome::Finished { .. } | Outcome::TimedOut { .. } | Outcome::Unhealthy { .. } => {

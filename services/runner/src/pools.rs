@@ -10,6 +10,7 @@ use bailey_types::PluginName;
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::attach::Late;
 use crate::attempt::{Parting, Remains, Trouble};
@@ -181,8 +182,13 @@ impl Pools {
     }
 
     /// Parts with a cell that is done with, beside whatever else goes on. What it still says on standard error is told when it has ended; where
-    /// there is nothing to tell, the other end is dropped.
-    pub fn part(self: &Arc<Self>, remains: Remains) -> oneshot::Receiver<Late> {
+    /// there is nothing to tell, the other end is dropped. Where it was well, it is removed once it is `reported`: whoever waits for the answer
+    /// would share the machine with that.
+    pub fn part(
+        self: &Arc<Self>,
+        remains: Remains,
+        reported: CancellationToken,
+    ) -> oneshot::Receiver<Late> {
         let Remains {
             mut cell,
             plugin,
@@ -198,11 +204,16 @@ impl Pools {
                     () = pools.ctx.shutdown.cancelled() => {}
                 }
                 pools.late(&plugin, &cell);
-            }
-            if let Some(late) = cell.watch.collector.late()
-                && tell.send(late).is_err()
-            {
-                tracing::debug!(plugin.name = %plugin, "nobody waited for what {plugin} still said");
+                if let Some(late) = cell.watch.collector.late()
+                    && tell.send(late).is_err()
+                {
+                    tracing::debug!(plugin.name = %plugin, "nobody waited for what {plugin} still said");
+                }
+                tokio::select! {
+                    () = reported.cancelled() => {}
+                    () = tokio::time::sleep(PARTING) => {}
+                    () = pools.ctx.shutdown.cancelled() => {}
+                }
             }
             pools.put_away(&plugin, &key, cell).await;
             Ok(())

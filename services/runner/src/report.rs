@@ -11,6 +11,7 @@ use bailey_proto::engine::v1::{
     self as wire, AmendRequest, Finished, Lost, NotStarted, Refused, ReportRequest, ReturnedSecret,
     TakeLineRequest, TimedOut, Unhealthy,
 };
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::attach::Late;
@@ -25,6 +26,8 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Waits between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Secrets that the engine takes in one amendment.
+const SECRETS_AT_ONCE: usize = 64;
 
 /// Whoever takes reports.
 pub trait Reports: Send + Sync + 'static {
@@ -94,25 +97,54 @@ pub async fn deliver_line(to: &impl Reports, line: TakeLineRequest) -> Result<()
 /// Tells the engine what a plugin said after its report, until it has taken that, says that it never will, or the runner stops.
 pub async fn amend(
     to: &impl Reports,
-    (job_id, attempt): (String, u32),
+    lease: (String, u32),
     late: Late,
     stopping: &CancellationToken,
 ) {
-    let amendment = AmendRequest {
-        job_id,
-        attempt,
-        stderr: late.stderr,
-        returned_secrets: late.returned.into_iter().map(returned_secret).collect(),
+    let amendments = amendments(&lease, late.stderr, late.returned);
+    tokio::select! {
+        () = amended(to, &amendments) => {}
+        () = stopping.cancelled() => {}
+    }
+}
+
+/// Tells the engine which secrets a service has printed, until it has taken that or says that it never will. The service does not wait for
+/// it; what was not taken when it ends is in its report.
+pub async fn returned(to: &impl Reports, lease: (String, u32), returned: Vec<Returned>) {
+    amended(to, &amendments(&lease, Bytes::new(), returned)).await;
+}
+
+/// As many as the secrets need; the first one has the rest.
+fn amendments(
+    (job_id, attempt): &(String, u32),
+    stderr: Bytes,
+    returned: Vec<Returned>,
+) -> Vec<AmendRequest> {
+    let mut secrets: Vec<_> = returned.into_iter().map(returned_secret).collect();
+    let later = secrets.split_off(secrets.len().min(SECRETS_AT_ONCE));
+    let amendment = |stderr, returned_secrets| AmendRequest {
+        job_id: job_id.clone(),
+        attempt: *attempt,
+        stderr,
+        returned_secrets,
     };
-    let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
-    while let Err(status) = to.amend(amendment.clone()).await {
-        tracing::warn!(job.id = %amendment.job_id, error = %status.message(), "the engine did not take what a plugin said beside its answer");
-        if is_final(&status) {
-            return;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
-            () = stopping.cancelled() => return,
+    let later = later.chunks(SECRETS_AT_ONCE);
+    let later = later.map(|part| amendment(Bytes::new(), part.to_vec()));
+    std::iter::once(amendment(stderr, secrets))
+        .chain(later)
+        .collect()
+}
+
+/// One after the other: only the first one of an ended attempt may have more than secrets.
+async fn amended(to: &impl Reports, amendments: &[AmendRequest]) {
+    for amendment in amendments {
+        let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
+        while let Err(status) = to.amend(amendment.clone()).await {
+            tracing::warn!(job.id = %amendment.job_id, error = %status.message(), "the engine did not take what a plugin said beside its answer");
+            if is_final(&status) {
+                return;
+            }
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 }
@@ -191,7 +223,15 @@ pub fn of(
             let reason = trouble.sentence().to_owned();
             report_request::Outcome::NotStarted(NotStarted { reason })
         }
-        Outcome::Lost { reason, stderr } => report_request::Outcome::Lost(Lost { reason, stderr }),
+        Outcome::Lost {
+            reason,
+            stderr,
+            stopped,
+        } => report_request::Outcome::Lost(Lost {
+            reason,
+            stderr,
+            stopped,
+        }),
         Outcome::Refused(reason) => report_request::Outcome::Refused(Refused { reason }),
         Outcome::Unhealthy { reason, stderr } => {
             report_request::Outcome::Unhealthy(Unhealthy { reason, stderr })
@@ -213,7 +253,13 @@ pub fn of(
     }
 }
 
-fn returned_secret(Returned { secret, stream }: Returned) -> ReturnedSecret {
+fn returned_secret(
+    Returned {
+        secret,
+        stream,
+        count,
+    }: Returned,
+) -> ReturnedSecret {
     let stream = match stream {
         OutputStream::Stdout => wire::OutputStream::Stdout,
         OutputStream::Stderr => wire::OutputStream::Stderr,
@@ -221,6 +267,7 @@ fn returned_secret(Returned { secret, stream }: Returned) -> ReturnedSecret {
     ReturnedSecret {
         secret: secret.to_string(),
         stream: stream.into(),
+        count,
     }
 }
 
@@ -245,11 +292,15 @@ mod tests {
     use crate::attempt::Trouble;
 
     /// Fails as often as it is told, then takes the report.
-    struct Deaf(Mutex<Vec<tonic::Status>>, Mutex<u32>);
+    struct Deaf(
+        Mutex<Vec<tonic::Status>>,
+        Mutex<u32>,
+        Mutex<Vec<AmendRequest>>,
+    );
 
     impl Deaf {
         fn new(failures: Vec<tonic::Status>) -> Self {
-            Self(Mutex::new(failures), Mutex::new(0))
+            Self(Mutex::new(failures), Mutex::new(0), Mutex::default())
         }
 
         fn asked(&self) -> u32 {
@@ -263,9 +314,17 @@ mod tests {
             self.0.lock().unwrap().pop().map_or(Ok(()), Err)
         }
 
-        async fn amend(&self, _: AmendRequest) -> Result<(), tonic::Status> {
+        /// As the engine does, at most 64 secrets at a time.
+        async fn amend(&self, amendment: AmendRequest) -> Result<(), tonic::Status> {
+            if amendment.returned_secrets.len() > 64 {
+                return Err(tonic::Status::invalid_argument("too many"));
+            }
             *self.1.lock().unwrap() += 1;
-            self.0.lock().unwrap().pop().map_or(Ok(()), Err)
+            if let Some(status) = self.0.lock().unwrap().pop() {
+                return Err(status);
+            }
+            self.2.lock().unwrap().push(amendment);
+            Ok(())
         }
 
         async fn line(&self, _: TakeLineRequest) -> Result<(), tonic::Status> {
@@ -283,6 +342,40 @@ mod tests {
         let engine = Deaf::new(vec![tonic::Status::failed_precondition("over"); 3]);
         assert!(deliver_line(&engine, line()).await.is_err());
         assert_eq!(engine.asked(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_secrets_than_one_amendment_takes_are_told_in_several() {
+        let secrets = |count: u32| -> Vec<Returned> {
+            let returned = |nth| Returned {
+                secret: format!("secret-{nth}").parse().unwrap(),
+                stream: OutputStream::Stderr,
+                count: 1,
+            };
+            (0..count).map(returned).collect()
+        };
+        let lease = || ("job".to_owned(), 1);
+        let told = |engine: &Deaf| -> Vec<(usize, usize)> {
+            let amendments = engine.2.lock().unwrap();
+            let sizes = |it: &AmendRequest| (it.stderr.len(), it.returned_secrets.len());
+            amendments.iter().map(sizes).collect()
+        };
+        let engine = Deaf::new(vec![tonic::Status::unavailable("away")]);
+        returned(&engine, lease(), secrets(130)).await;
+        assert_eq!(told(&engine), [(0, 64), (0, 64), (0, 2)]);
+        let late = |count| Late {
+            stderr: Bytes::from_static(b"word"),
+            returned: secrets(count),
+        };
+        for (count, expected) in [
+            (0, vec![(4, 0)]),
+            (64, vec![(4, 64)]),
+            (65, vec![(4, 64), (0, 1)]),
+        ] {
+            let engine = Deaf::new(Vec::new());
+            amend(&engine, lease(), late(count), &CancellationToken::new()).await;
+            assert_eq!(told(&engine), expected);
+        }
     }
 
     fn report() -> ReportRequest {

@@ -15,7 +15,7 @@ use crate::answer::Answer;
 use crate::attach::Collector;
 use crate::docker::{Error, Signal};
 
-pub use serve::Served;
+pub use serve::{Said, Served};
 
 /// Between SIGTERM and SIGKILL (reference: ductile 1.6).
 const GRACE: Duration = Duration::from_secs(5);

@@ -200,6 +200,7 @@ impl Engine {
             dedupe_key: String::new(),
             submitted_by: format!("schedule:{}", start.key.1),
             dedupe_ttl_ms: 0,
+            wait_ms: 0,
         };
         let mut client = IntakeServiceClient::new(self.channel.clone());
         let answer = in_time(client.submit_job(Request::new(message))).await?;

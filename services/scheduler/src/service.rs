@@ -154,6 +154,7 @@ async fn submit(
         dedupe_key: String::new(),
         submitted_by: "service".to_owned(),
         dedupe_ttl_ms: 0,
+        wait_ms: 0,
     };
     let mut client = IntakeServiceClient::new(channel.clone());
     let answer = in_time(client.submit_job(message)).await?;

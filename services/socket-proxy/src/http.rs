@@ -24,7 +24,7 @@ use crate::answer::json_answer;
 use crate::engine::{self, Body};
 use crate::error::Error;
 use crate::proxy::Proxy;
-use crate::route::{self, Call};
+use crate::route::{self, Call, Effect};
 use crate::session::Session;
 
 /// Connections at a time; the runner has two per cell.
@@ -144,24 +144,18 @@ async fn dispatch(
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let call = route::parse(&head).map_err(Error::Refused)?;
-    let (limit, place) = match &call {
+    let effect = call.effect();
+    let (limit, place) = match effect {
         // Before the body is read: bodies that do not end fill the memory.
-        Call::Create(_) => (MAX_BODY_BYTES, proxy.room().create().await),
-        Call::Start(_) | Call::Remove(_) => (0, proxy.room().change().await),
-        Call::Ping
-        | Call::ProbeImage
-        | Call::HolderImage
-        | Call::List
-        | Call::Events
-        | Call::Kill(..)
-        | Call::Wait(_)
-        | Call::Inspect(_)
-        | Call::Attach(_) => (0, None),
+        Effect::Create => (MAX_BODY_BYTES, proxy.room().create().await),
+        Effect::Change => (0, proxy.room().change().await),
+        Effect::None => (0, None),
     };
     let body = read_body(body, limit).await?;
-    let id = match call {
-        Call::Attach(id) => id,
-        Call::Create(_) | Call::Start(_) | Call::Remove(_) => {
+    let id = match (call, effect) {
+        (Call::Attach(id), _) => id,
+        (call, Effect::None) => return proxy.answer(&call, &body).await,
+        (call, Effect::Create | Effect::Change) => {
             let change = Change {
                 what: format!("{} {}", head.method, head.uri.path()),
                 call,
@@ -170,14 +164,6 @@ async fn dispatch(
             };
             return change.run(proxy, process).await;
         }
-        Call::Ping
-        | Call::ProbeImage
-        | Call::HolderImage
-        | Call::List
-        | Call::Events
-        | Call::Kill(..)
-        | Call::Wait(_)
-        | Call::Inspect(_) => return proxy.answer(&call, &body).await,
     };
     // Before the one attach is used up: an attached stream has left the connections that are counted.
     let full = || Error::NotNow("too many cells are attached already".into());

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bailey_cell::launch::{Envelope, MAX_FINAL_BYTES};
 use bailey_cell::{Identity, Kind, Seat};
 use bailey_proto::trust::v1::Signed;
+use bailey_redact::Patterns;
 use bailey_trust::{
-    Decision, PoolGrant, SealingKey, SigningKeys, Ticket, UNTRUSTED, strict_json, verify,
+    Decision, PoolGrant, SessionReader, SigningKeys, Ticket, UNTRUSTED, strict_json, verify,
 };
 use bailey_types::{AttemptNumber, DecisionId, JobId, SecretName, Sha256, TicketId, Timestamp};
 use serde::Deserialize;
@@ -14,7 +15,6 @@ use sha2::Digest as _;
 use zeroize::Zeroizing;
 
 use crate::registry::{ContainerId, Record};
-use crate::scrub::Patterns;
 
 const SALT_BYTES: usize = 32;
 
@@ -53,7 +53,7 @@ pub struct Keys {
     /// Public keys of policy and broker.
     pub signing: SigningKeys,
     /// Opens what the broker sealed.
-    pub sealing: SealingKey,
+    pub sealing: SessionReader,
 }
 
 impl Keys {

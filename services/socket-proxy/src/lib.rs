@@ -19,7 +19,6 @@ pub mod remembered;
 pub mod room;
 pub mod route;
 pub mod rpc;
-pub mod scrub;
 pub mod seal;
 pub mod session;
 

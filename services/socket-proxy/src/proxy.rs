@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use bailey_cell::Identity;
 use bailey_error::Chain;
-use bailey_trust::{Loaded, LockSource, SealingKey, TrustFile};
+use bailey_trust::{Loaded, LockSource, SealingKey, SessionReader, TrustFile};
 use bailey_types::{Clock, ImageId, StackId};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -80,7 +80,7 @@ impl Proxy {
     pub fn new(parts: Parts) -> Self {
         let keys = Keys {
             signing: parts.trust.signing.clone(),
-            sealing: parts.sealing.clone(),
+            sealing: SessionReader::new(parts.sealing.clone()),
         };
         Self {
             stack: parts.trust.stack.clone(),

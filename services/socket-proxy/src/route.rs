@@ -64,6 +64,36 @@ pub enum Call {
     Inspect(ContainerId),
 }
 
+/// What a call does to the containers of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// None that the books must have.
+    None,
+    /// One more.
+    Create,
+    /// Another one runs, or one is gone.
+    Change,
+}
+
+impl Call {
+    /// See [`Effect`].
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Create,
+            Self::Start(_) | Self::Remove(_) => Effect::Change,
+            Self::Ping
+            | Self::ProbeImage
+            | Self::HolderImage
+            | Self::List
+            | Self::Events
+            | Self::Kill(..)
+            | Self::Wait(_)
+            | Self::Inspect(_)
+            | Self::Attach(_) => Effect::None,
+        }
+    }
+}
+
 /// Reads the head of a request. The error is a sentence for the answer and the audit log.
 pub fn parse(head: &Parts) -> Result<Call, String> {
     check_surface(head)?;

@@ -1,10 +1,11 @@
 //! One attached cell, from the envelope to the last byte of output.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bailey_cell::launch::{Control, MAX_ENVELOPE_BYTES, Message, Returned};
 use bailey_error::Chain;
+use bytes::Buf;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -36,6 +37,9 @@ impl Default for Patience {
         }
     }
 }
+
+/// What is made room for before it comes.
+const SMALL_BYTES: usize = 16 << 10;
 
 /// A cell with both its streams.
 pub struct Session {
@@ -107,6 +111,7 @@ impl Session {
             tracing::warn!(container.id = %id, "a cell is not fed: {why}");
             return Ok(());
         }
+        let begun = Instant::now();
         let opened = proxy.open(id, &self.record, envelope).await;
         place.opened();
         let delivery = match opened {
@@ -121,7 +126,9 @@ impl Session {
         if let Err(refusal) = proxy.launched(id, &self.record, &delivery) {
             return refuse(proxy, id, refusal, to_runner).await;
         }
+        let redeem_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let names = delivery.names.clone();
+        tracing::info!(container.id = %id, job.id = %names.job, launch.redeem_us = redeem_us, "the ticket {} is redeemed", names.ticket);
         let alarm = |returned: &Returned| proxy.returned(id, &self.record, &names, returned);
         pass(
             (delivery, place),
@@ -228,8 +235,8 @@ async fn receive(
         return Ok(None);
     };
     let envelope = async {
-        let mut json = Zeroizing::new(Vec::new());
-        // Grows with what comes, not with what is announced.
+        // Beyond a little it grows with what comes, not with what is announced.
+        let mut json = Zeroizing::new(Vec::with_capacity(size.min(SMALL_BYTES)));
         let wanted = u64::try_from(size).unwrap_or(u64::MAX);
         let read = AsyncReadExt::take(&mut *from, wanted)
             .read_to_end(&mut json)
@@ -272,8 +279,8 @@ async fn pass(
 }
 
 async fn feed(mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
-    to.write_all(bytes).await?;
-    to.write_all(b"\n").await?;
+    // In one piece: each would be handed on by itself.
+    to.write_all_buf(&mut Buf::chain(bytes, &b"\n"[..])).await?;
     // The plugin sees the end of its input only now.
     to.shutdown().await
 }

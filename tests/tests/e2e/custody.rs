@@ -24,6 +24,10 @@ pub const TESTS: &[(&str, Test)] = &[
         another_age_key_and_another_admin_token,
     ),
     (
+        "a_vault_that_somebody_else_put_in_place_is_refused",
+        a_vault_that_somebody_else_put_in_place_is_refused,
+    ),
+    (
         "a_lost_vault_comes_back_from_an_export_with_a_paper_key",
         a_lost_vault_comes_back_from_an_export_with_a_paper_key,
     ),
@@ -169,6 +173,43 @@ fn another_age_key_and_another_admin_token(stack: &Stack) -> anyhow::Result<()> 
     })
 }
 
+fn a_vault_that_somebody_else_put_in_place_is_refused(stack: &Stack) -> anyhow::Result<()> {
+    // Given somebody who can write the volume and knows the public key, but has no other,
+    let broker = stack.service("broker")?;
+    stack.docker(&["stop", &broker])?;
+    let volume = format!("{}_broker-data", stack.project());
+    let root = stack.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
+    let vault = PathBuf::from(root.trim()).join("vault.age");
+    let (good, owner) = (fs::read(&vault)?, vault.metadata()?);
+    let trust = bailey_trust::TrustFile::read(&stack.home.join("config/trust.json"))?;
+    let zeros = "00".repeat(32);
+    let forged = json!({
+        "version": 1, "stack": trust.stack, "admin_token": zeros, "nonce": format!("{}=", "A".repeat(43)),
+        "secrets": {}, "principals": {}, "tokens": {}, "lock": { "serial": 0, "next_uid": 20_000, "uids": {} },
+    });
+    let forged = forged.to_string();
+    let rest = forged.strip_prefix('{').context("no object")?;
+    let forged = format!("{{\"author\":[\"{zeros}\"],{rest}");
+    fs::write(&vault, trust.vault.seal(forged.as_bytes())?)?;
+    // when the broker finds his vault
+    stack.docker(&["start", &broker])?;
+    // then it is sealed and says so,
+    let said = stack.until(Duration::from_secs(30), "the broker's word", || {
+        let output = stack.bailey(&["vault", "status"])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(said.contains("sealed").then_some(said))
+    });
+    stack.docker(&["stop", &broker])?;
+    fs::write(&vault, good)?;
+    std::os::unix::fs::chown(&vault, Some(owner.uid()), Some(owner.gid()))?;
+    stack.docker(&["start", &broker])?;
+    let said = said?;
+    ensure!(said.contains("it is foreign"), "{said}");
+    // and with the right one all is as before.
+    stack.wait_ready()?;
+    stack.make("demo").map(drop)
+}
+
 fn a_lost_vault_comes_back_from_an_export_with_a_paper_key(stack: &Stack) -> anyhow::Result<()> {
     // Given an export to a key that is on paper only,
     let work = tempfile::tempdir()?;
@@ -187,8 +228,16 @@ fn a_lost_vault_comes_back_from_an_export_with_a_paper_key(stack: &Stack) -> any
     let volume = format!("{}_broker-data", stack.project());
     let root = stack.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
     fs::remove_file(PathBuf::from(root.trim()).join("vault.age"))?;
-    // then the export brings it back, once and not by accident twice.
+    // then it is said what the export brings back, and nothing is done before somebody agrees;
     let restore = ["vault", "restore", &copy, "--identity", &paper];
+    let asked = stack.bailey(&restore)?;
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    ensure!(asked.status.code() == Some(78), "{asked:?}");
+    ensure!(said.contains("good: the secret demo_key"), "{said}");
+    let vault = PathBuf::from(root.trim()).join("vault.age");
+    ensure!(!vault.exists(), "it was restored unasked");
+    // and it brings it back, once and not by accident twice.
+    let restore = [&restore[..], &["--yes"]].concat();
     stack.bailey_ok(&restore)?;
     let again = stack.bailey(&restore)?;
     ensure!(again.status.code() == Some(78), "{again:?}");

@@ -11,15 +11,16 @@ mod pki;
 mod refusals;
 mod services;
 mod tailnet;
+mod upstreams;
 mod vault;
 
 use std::process::ExitCode;
 
 use stack_tests::Stack;
-use stack_tests::suite;
+use stack_tests::suite::{self, Test};
 
 fn main() -> ExitCode {
-    let tests = [
+    let tests: [&[(&'static str, Test)]; 13] = [
         demo::TESTS,
         calls::TESTS,
         memory::TESTS,
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         services::TESTS,
         vault::TESTS,
+        upstreams::TESTS,
         canary::TESTS,
         faults::TESTS,
         custody::TESTS,

@@ -92,14 +92,14 @@ fn no_service_but_the_broker_keeps_a_secret_in_its_memory(stack: &Stack) -> anyh
     stack.until(LIMIT, "the secret in the cell's memory", || {
         for cell in stack.cells("hostile")? {
             // One that is made and not started yet has no memory.
-            if found(&cell)? == Some(true) {
+            if found(&cell, CANARY)? == Some(true) {
                 return Ok(Some(()));
             }
         }
         Ok(None)
     })?;
     ensure!(
-        holds(&stack.service("broker")?)?,
+        holds(&stack.service("broker")?, CANARY)?,
         "the broker has lost the secret"
     );
 
@@ -109,24 +109,24 @@ fn no_service_but_the_broker_keeps_a_secret_in_its_memory(stack: &Stack) -> anyh
             stack.wait_no_cells("hostile")?;
         }
         for service in WITHOUT {
-            let found = holds(&stack.service(service)?)?;
+            let found = holds(&stack.service(service)?, CANARY)?;
             ensure!(!found, "{service} holds the value of a secret");
         }
     }
     Ok(())
 }
 
-/// Whether a process of the container has the canary in its memory.
-fn holds(container: &str) -> anyhow::Result<bool> {
+/// Whether a process of the container has `value` in its memory.
+pub fn holds(container: &str, value: &str) -> anyhow::Result<bool> {
     // A container without processes would show nothing.
-    found(container)?.with_context(|| format!("{container} has no process"))
+    found(container, value)?.with_context(|| format!("{container} has no process"))
 }
 
-/// Whether the canary is in the container's memory, as it is or in base64; `None` where no process of it runs.
-fn found(container: &str) -> anyhow::Result<Option<bool>> {
-    let encoded = STANDARD.encode(CANARY);
+/// Whether `value` is in the container's memory, as it is or in base64; `None` where no process of it runs.
+fn found(container: &str, value: &str) -> anyhow::Result<Option<bool>> {
+    let encoded = STANDARD.encode(value);
     // Its last digits depend on what follows.
-    let sought = [CANARY.as_bytes(), encoded.trim_end_matches('=').as_bytes()];
+    let sought = [value.as_bytes(), encoded.trim_end_matches('=').as_bytes()];
     let processes = processes(container)?;
     for process in &processes {
         if search(process, &sought).with_context(|| format!("searching process {process}"))? {

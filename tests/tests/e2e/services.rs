@@ -47,6 +47,10 @@ pub const TESTS: &[(&str, Test)] = &[
         a_service_that_keeps_crashing_is_quarantined_until_it_is_cleared,
     ),
     (
+        "a_service_that_tells_its_secret_is_told_of_while_it_runs",
+        a_service_that_tells_its_secret_is_told_of_while_it_runs,
+    ),
+    (
         "a_lock_without_services_ends_them",
         a_lock_without_services_ends_them,
     ),
@@ -80,6 +84,10 @@ const MOODY: &str = "plugins:
     uses: moody
     config: {mood: crashes}
     container: {mode: service}
+  telling:
+    uses: moody
+    config: {mood: tells}
+    container: {mode: service}
 pipelines:
   - name: ticks
     on: ticker.tick
@@ -87,6 +95,8 @@ pipelines:
     steps:
       - {id: echo, uses: echo}
 ";
+
+const MOODY_SECRET: &str = "moody-6f0c2a9e41d7";
 
 fn the_files_of_the_how_to_are_those_that_run_here(_: &Stack) -> anyhow::Result<()> {
     let how_to = fs::read_to_string(checkout().join("docs/how-to/service.md"))?;
@@ -266,6 +276,13 @@ fn a_service_is_restarted_on_demand(stack: &Stack) -> anyhow::Result<()> {
     ticks(stack, before)?;
     let audited = stack.audited()?;
     ensure!(audited.contains("service.restart"), "nobody recorded it");
+    // Its end was wished for, so it is no trouble.
+    let id = service(stack, "ticker")?["job_id"].clone();
+    let id = id.as_str().context("no job")?;
+    let job = stack.client()?.get(&format!("/job/{id}"))?.json;
+    let attempts = job["attempts"].as_array().context("no attempts")?;
+    let is_said = attempts.iter().any(|one| one["outcome"] == "restart");
+    ensure!(is_said, "{job}");
     let refused = stack.bailey(&["plugin", "restart", "echo"])?;
     ensure!(!refused.status.success(), "echo is no service");
     Ok(())
@@ -277,6 +294,7 @@ fn a_lock_that_changes_nothing_of_it_leaves_a_service_alone(stack: &Stack) -> an
         service(stack, "ticker")?["job_id"].clone(),
     );
     fixture::add(stack, &["moody"], "")?;
+    fixture::seal_secret(stack, "moody-secret", MOODY_SECRET, "telling")?;
     lock(stack, MOODY)?;
     running(stack, "silent", |_| true)?;
     let before = ticks(stack, 0)?;
@@ -332,11 +350,49 @@ fn a_service_that_keeps_crashing_is_quarantined_until_it_is_cleared(
     })
 }
 
+fn a_service_that_tells_its_secret_is_told_of_while_it_runs(stack: &Stack) -> anyhow::Result<()> {
+    // Given a service that prints its secret five times a second, when it begins
+    let found = running(stack, "telling", |_| true)?;
+    let id = found["job_id"].as_str().context("no job")?;
+    let job = || -> anyhow::Result<Value> { Ok(stack.client()?.get(&format!("/job/{id}"))?.json) };
+    let before = job()?["attempt"].as_u64().context("no attempt")?;
+    stack.bailey_ok(&["plugin", "restart", "telling"])?;
+    let now = stack.until(MINUTE, "its next attempt", || {
+        let now = job()?["attempt"].as_u64();
+        Ok(now.filter(|now| *now > before))
+    })?;
+    // then its job says so while it runs, and says later that it was more often,
+    let line = format!("in attempt {now} the plugin printed its secret moody-secret to stderr");
+    let said = |times: &str| {
+        let what = format!("the word that it told its secret {times}");
+        stack.until(MINUTE, &what, || {
+            let job = job()?;
+            let logs = job["logs"].to_string();
+            ensure!(!logs.contains(MOODY_SECRET), "the value is in the log");
+            let is_said = logs.contains(&format!("{line} {times}"));
+            Ok(is_said.then_some(job))
+        })
+    };
+    let running = said("8 times")?;
+    ensure!(running["status"] == "running", "{running}");
+    // in one line,
+    let logs = said("16 times")?["logs"].to_string();
+    ensure!(logs.matches(&line).count() == 1, "{logs}");
+    // and the audit log has the same.
+    stack.until(MINUTE, "the audit log's entry", || {
+        let audited = stack.audited()?;
+        let is_there = |line: &str| {
+            line.contains("secret.returned") && line.contains(id) && line.contains(r#""count":16"#)
+        };
+        Ok(audited.lines().any(is_there).then_some(()))
+    })
+}
+
 fn a_lock_without_services_ends_them(stack: &Stack) -> anyhow::Result<()> {
     let id = service(stack, "ticker")?["job_id"].clone();
     let id = id.as_str().context("no job")?;
     lock(stack, "plugins: {}\n")?;
-    for plugin in ["ticker", "silent", "crashing"] {
+    for plugin in ["ticker", "silent", "crashing", "telling"] {
         let what = format!("the end of {plugin}");
         stack.until(MINUTE, &what, || {
             Ok(stack.cells(plugin)?.is_empty().then_some(()))

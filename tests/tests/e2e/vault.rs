@@ -168,11 +168,22 @@ fn the_broker_makes_values_that_nobody_sees(stack: &Stack) -> anyhow::Result<()>
         after["secrets"]["typed"] == sha256("typed-value"),
         "{after}"
     );
-    let grants = stack.bailey_ok(&["vault", "grants"])?;
+    // Both ways round: what a principal may have, and who may have a secret.
+    let grants = stack.bailey_ok(&["vault", "grants", "--json"])?;
+    let grants: Value = serde_json::from_str(&grants)?;
+    let of = |list: &str, key: &str, name: &str| {
+        let entries = grants[list].as_array();
+        let mut entries = entries.into_iter().flatten();
+        entries.find(|entry| entry[key] == name).cloned()
+    };
+    let keeper = of("principals", "principal", "keeper").context("keeper is not listed")?;
+    let held = keeper["secrets"].as_array().context("no secrets")?;
     ensure!(
-        grants.contains("made typed") || grants.contains("typed"),
-        "{grants}"
+        held.contains(&json!("made")) && held.contains(&json!("typed")),
+        "{keeper}"
     );
+    let typed = of("secrets", "secret", "typed").context("typed is not listed")?;
+    ensure!(typed["principals"] == json!(["keeper"]), "{typed}");
     Ok(())
 }
 

@@ -8,8 +8,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use bailey_mesh::callers::{self, Callers};
 use bailey_mesh::{Mesh, MeshChannel};
-use bailey_proto::broker::v1::MakeTicketRequest;
+use bailey_proto::broker::v1::operation_service_client::OperationServiceClient;
 use bailey_proto::broker::v1::ticket_service_client::TicketServiceClient;
+use bailey_proto::broker::v1::upstream_key_service_client::UpstreamKeyServiceClient;
+use bailey_proto::broker::v1::{
+    MakeTicketRequest, ReleaseKeyRequest, SignHmacRequest, VerifyHmacRequest,
+};
 use bailey_proto::engine::v1::SubmitJobRequest;
 use bailey_proto::engine::v1::intake_service_client::IntakeServiceClient;
 use bailey_proto::policy::v1::decide_response::Outcome;
@@ -21,12 +25,20 @@ use bailey_proto::policy::v1::{
 use bailey_proto::trust::v1::Signed;
 use bailey_service::{Context, Settings};
 use bailey_trust::{Asked, Origin, PoolGrant, SigningKey, TrustFile, VerifyingKey};
-use bailey_types::{Clock, JobId, OriginId, Service, Sha256};
+use bailey_types::{Clock, JobId, OriginId, Serial, Service, Sha256};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Request, Status};
 
 /// What may be called with everybody's identity, and changes nothing.
 pub const CONTROL: &str = "/bailey.audit.v1.AuditService/Checkpoint";
+
+/// RFC 4231, test case 2: key, message and code.
+pub const HMAC_KEY: &str = "Jefe";
+const MESSAGE: &str = "what do ya want for nothing?";
+const CODE: [u8; 32] = [
+    0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24, 0x26, 0x08, 0x95, 0x75, 0xc7,
+    0x5a, 0x00, 0x3f, 0x08, 0x9d, 0x27, 0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43,
+];
 
 /// The service, where this program was started as its captor, and the plugins whose cells it is to have started ahead.
 pub fn asked_for() -> Option<(String, Vec<String>)> {
@@ -63,7 +75,11 @@ pub fn named(name: &str) -> anyhow::Result<Service> {
 
 /// Who serves the method at `path`, which is `/bailey.<service>.v1.<…>/<Method>`.
 fn server(path: &str) -> anyhow::Result<Service> {
-    named(path.split('.').nth(1).context("no package")?)
+    match path.split('.').nth(1).context("no package")? {
+        // A package has no hyphen.
+        "egress" => Ok(Service::EgressProxy),
+        name => named(name),
+    }
 }
 
 async fn try_everything(service: &str, pooled: &[String]) -> anyhow::Result<Value> {
@@ -76,7 +92,8 @@ async fn try_everything(service: &str, pooled: &[String]) -> anyhow::Result<Valu
     };
     let trust = TrustFile::read(Path::new("/config/trust.json"))?;
     let policy = trust.signing.policy;
-    let mesh = Mesh::join(&Context::for_test(service, settings, trust)).await?;
+    let ctx = Context::for_test(service, settings, trust);
+    let mesh = Mesh::join(&ctx).await?;
     let mut answers = Map::new();
     for plugin in pooled {
         let granted = grant(&mesh, &policy, plugin).await?;
@@ -93,6 +110,10 @@ async fn try_everything(service: &str, pooled: &[String]) -> anyhow::Result<Valu
         }
     }
     answers.insert("forged".to_owned(), json!(forged(service, &mesh).await?));
+    answers.insert(
+        "permitted".to_owned(),
+        permitted(service, &ctx, &mesh).await?,
+    );
     Ok(Value::Object(answers))
 }
 
@@ -124,6 +145,71 @@ async fn asked(channel: MeshChannel, path: &str) -> anyhow::Result<Code> {
     let codec = tonic_prost::ProstCodec::<(), ()>::default();
     let answer = client.unary(Request::new(()), path.parse()?, codec).await;
     Ok(answer.map_or_else(|status: Status| status.code(), |_| Code::Ok))
+}
+
+/// What the service may have done with secrets of others: the control of what is refused.
+async fn permitted(service: Service, ctx: &Context, mesh: &Mesh) -> anyhow::Result<Value> {
+    let channel = mesh.channel(Service::Broker);
+    match service {
+        Service::Gateway => {
+            let mut verified = Vec::new();
+            for message in [MESSAGE, "another"] {
+                let request = VerifyHmacRequest {
+                    secret: "walls_hmac".to_owned(),
+                    principal: "walls_shop".to_owned(),
+                    message: message.to_owned().into(),
+                    code: CODE.to_vec().into(),
+                };
+                let mut client = OperationServiceClient::new(channel.clone());
+                let answer = client.verify_hmac(request).await?;
+                verified.push(answer.into_inner().valid);
+            }
+            Ok(json!({ "verified": verified }))
+        }
+        Service::Worker => {
+            let request = SignHmacRequest {
+                secret: "walls_hmac".to_owned(),
+                principal: "walls_shop".to_owned(),
+                message: MESSAGE.to_owned().into(),
+            };
+            let answer = OperationServiceClient::new(channel)
+                .sign_hmac(request)
+                .await?;
+            Ok(json!({ "signed": answer.into_inner().code == CODE[..] }))
+        }
+        Service::EgressProxy => {
+            let mut answers = Map::new();
+            let lock = ctx.lock(Serial(0), |_| Ok(())).current()?;
+            for (upstream, client) in [
+                ("walls_model", "engine"),
+                ("walls_model", "worker"),
+                ("nobody", "engine"),
+            ] {
+                let request = ReleaseKeyRequest {
+                    upstream: upstream.to_owned(),
+                    client: client.to_owned(),
+                    lock_serial: lock.lock.serial.0,
+                };
+                let answer = UpstreamKeyServiceClient::new(channel.clone())
+                    .release_key(request)
+                    .await
+                    .map(|answer| answer.into_inner().value);
+                let told = match answer {
+                    Ok(value) => String::from_utf8_lossy(&value).into_owned(),
+                    Err(status) => format!("{:?}", status.code()),
+                };
+                answers.insert(format!("{upstream} for {client}"), json!(told));
+            }
+            Ok(Value::Object(answers))
+        }
+        Service::Engine
+        | Service::Policy
+        | Service::Runner
+        | Service::Broker
+        | Service::Scheduler
+        | Service::Audit
+        | Service::SocketProxy => Ok(Value::Null),
+    }
 }
 
 /// Statements by a key of the captor's own, put to those who ask for statements.

@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 use stack_tests::Stack;
 use stack_tests::suite::Test;
 
+use crate::MODEL_KEY;
 use crate::captor::CONTROL;
+
+const SIGN: &str = "/bailey.broker.v1.OperationService/SignHmac";
+const VERIFY: &str = "/bailey.broker.v1.OperationService/VerifyHmac";
+const RELEASE: &str = "/bailey.broker.v1.UpstreamKeyService/ReleaseKey";
+const EXCHANGE: &str = "/bailey.egress.v1.UpstreamService/Exchange";
 
 pub const TESTS: &[(&str, Test)] = &[
     ("a_captor_of_the_gateway_has_its_methods_only", gateway),
@@ -59,7 +65,7 @@ fn answers(stack: &Stack, service: Service, pooled: &[&str]) -> anyhow::Result<V
     serde_json::from_str(shown.trim()).with_context(|| format!("no JSON: {shown}"))
 }
 
-/// Everything that the table does not give is refused; what it gives to everybody is not.
+/// Everything that the table does not give is refused; what it gives to everybody is not. The answers are those to the rest.
 fn has_its_methods_only(stack: &Stack, service: Service) -> anyhow::Result<Value> {
     let answers = answers(stack, service, &[])?;
     let mut wrong = Vec::new();
@@ -80,19 +86,35 @@ fn has_its_methods_only(stack: &Stack, service: Service) -> anyhow::Result<Value
         "the control: {}",
         answers[CONTROL]
     );
-    Ok(answers["forged"].clone())
+    Ok(answers)
+}
+
+/// None of these may be called.
+fn are_refused(answers: &Value, methods: &[&str]) -> anyhow::Result<()> {
+    for method in methods {
+        let answer = &answers[*method];
+        ensure!(answer == "PermissionDenied", "{method}: {answer}");
+    }
+    Ok(())
 }
 
 fn gateway(stack: &Stack) -> anyhow::Result<()> {
-    let forged = has_its_methods_only(stack, Service::Gateway)?;
-    ensure!(forged == json!({"job": "PermissionDenied"}), "{forged}");
-    Ok(())
+    let answers = has_its_methods_only(stack, Service::Gateway)?;
+    let forged = &answers["forged"];
+    ensure!(*forged == json!({"job": "PermissionDenied"}), "{forged}");
+    // It has what comes in checked, and has nothing signed, no key, and no way out.
+    let permitted = &answers["permitted"];
+    let expected = json!({"verified": [true, false]});
+    ensure!(*permitted == expected, "{permitted}");
+    are_refused(&answers, &[SIGN, RELEASE, EXCHANGE])
 }
 
 fn engine(stack: &Stack) -> anyhow::Result<()> {
-    let forged = has_its_methods_only(stack, Service::Engine)?;
-    ensure!(forged == json!({"decision": "origin_invalid"}), "{forged}");
-    Ok(())
+    let answers = has_its_methods_only(stack, Service::Engine)?;
+    let forged = &answers["forged"];
+    ensure!(*forged == json!({"decision": "origin_invalid"}), "{forged}");
+    // It uses upstreams, and never has a key.
+    are_refused(&answers, &[SIGN, VERIFY, RELEASE])
 }
 
 fn policy(stack: &Stack) -> anyhow::Result<()> {
@@ -100,8 +122,8 @@ fn policy(stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn runner(stack: &Stack) -> anyhow::Result<()> {
-    let forged = has_its_methods_only(stack, Service::Runner)?;
-    ensure!(forged == json!({"ticket": "PermissionDenied"}), "{forged}");
+    let forged = &has_its_methods_only(stack, Service::Runner)?["forged"];
+    ensure!(*forged == json!({"ticket": "PermissionDenied"}), "{forged}");
     Ok(())
 }
 
@@ -134,8 +156,8 @@ fn a_captor_of_the_runner_has_pools_that_are_locked_only(stack: &Stack) -> anyho
 }
 
 fn scheduler(stack: &Stack) -> anyhow::Result<()> {
-    let forged = has_its_methods_only(stack, Service::Scheduler)?;
-    ensure!(forged == json!({"job": "PermissionDenied"}), "{forged}");
+    let forged = &has_its_methods_only(stack, Service::Scheduler)?["forged"];
+    ensure!(*forged == json!({"job": "PermissionDenied"}), "{forged}");
     Ok(())
 }
 
@@ -144,7 +166,11 @@ fn audit(stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn worker(stack: &Stack) -> anyhow::Result<()> {
-    has_its_methods_only(stack, Service::Worker).map(drop)
+    let answers = has_its_methods_only(stack, Service::Worker)?;
+    // It has what goes out signed.
+    let permitted = &answers["permitted"];
+    ensure!(*permitted == json!({"signed": true}), "{permitted}");
+    are_refused(&answers, &[VERIFY, RELEASE])
 }
 
 fn socket_proxy(stack: &Stack) -> anyhow::Result<()> {
@@ -152,5 +178,14 @@ fn socket_proxy(stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn egress_proxy(stack: &Stack) -> anyhow::Result<()> {
-    has_its_methods_only(stack, Service::EgressProxy).map(drop)
+    let answers = has_its_methods_only(stack, Service::EgressProxy)?;
+    // It gets the keys of upstreams, each for the clients that are locked, and no other secret.
+    let permitted = &answers["permitted"];
+    let expected = json!({
+        "walls_model for engine": MODEL_KEY,
+        "walls_model for worker": "NotFound",
+        "nobody for engine": "NotFound",
+    });
+    ensure!(*permitted == expected, "{permitted}");
+    are_refused(&answers, &[SIGN, VERIFY, EXCHANGE])
 }

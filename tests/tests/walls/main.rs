@@ -103,10 +103,19 @@ accounts:
     uid: $UID
     gid: $GID
     mounts: [{path: $HOST/read}, {path: $HOST/write, writable: true}]
+
+upstreams:
+  walls_model:
+    url: https://model.test/v1
+    secret_ref: walls_model_key
+    clients: [engine]
 ";
 
 /// What only one plugin may see. The fixture looks for how it begins.
 pub const CANARY: &str = "walls-canary-2a61b0ce-not-to-be-seen";
+
+/// The key of an upstream.
+pub const MODEL_KEY: &str = "walls-model-77d0";
 
 fn main() -> ExitCode {
     if let Some((service, pooled)) = captor::asked_for() {
@@ -142,5 +151,18 @@ fn prepare(stack: &Stack, _shown: &str) -> anyhow::Result<()> {
     let config = format!("{}{config}", quota::FIXTURES);
     fixture::add(stack, &["walls", "hoarder"], &config)?;
     fixture::seal_secret(stack, "walls_canary", CANARY, "walls")?;
+    for (consumer, secret, value) in [
+        ("walls_shop", "walls_hmac", captor::HMAC_KEY),
+        ("walls_model", "walls_model_key", MODEL_KEY),
+    ] {
+        stack.bailey_ok(&[
+            "vault",
+            "register-principal",
+            consumer,
+            "--kind",
+            "consumer",
+        ])?;
+        fixture::seal_secret(stack, secret, value, consumer)?;
+    }
     fixture::lock(stack)
 }

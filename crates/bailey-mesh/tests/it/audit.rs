@@ -1,5 +1,8 @@
 //! Entries reach the audit log, late rather than never.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bailey_mesh::Caller;
 use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
 use bailey_proto::audit::v1::{
@@ -15,7 +18,10 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
-struct Recorder(mpsc::Sender<(Service, Entry)>);
+struct Recorder {
+    entries: mpsc::Sender<(Service, Entry)>,
+    calls: Arc<AtomicUsize>,
+}
 
 #[tonic::async_trait]
 impl AuditService for Recorder {
@@ -24,8 +30,9 @@ impl AuditService for Recorder {
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
         let caller = Caller::of(&request)?.service();
+        self.calls.fetch_add(1, Ordering::Relaxed);
         for entry in request.into_inner().entries {
-            self.0.send((caller, entry)).await.unwrap();
+            self.entries.send((caller, entry)).await.unwrap();
         }
         Ok(Response::new(AppendResponse {
             first_index: 7,
@@ -53,14 +60,45 @@ impl AuditService for Recorder {
 }
 
 fn recording(stack: &TestStack) -> (Served, mpsc::Receiver<(Service, Entry)>) {
+    counting(stack, &Arc::default())
+}
+
+fn counting(
+    stack: &TestStack,
+    calls: &Arc<AtomicUsize>,
+) -> (Served, mpsc::Receiver<(Service, Entry)>) {
     let (sender, entries) = mpsc::channel(5000);
-    (
-        stack.serve(
-            Service::Audit,
-            Routes::new(AuditServiceServer::new(Recorder(sender))),
-        ),
-        entries,
-    )
+    let recorder = Recorder {
+        entries: sender,
+        calls: Arc::clone(calls),
+    };
+    let routes = Routes::new(AuditServiceServer::new(recorder));
+    (stack.serve(Service::Audit, routes), entries)
+}
+
+#[tokio::test]
+async fn entries_that_nobody_waits_for_go_together_and_one_that_is_waited_for_goes_at_once() {
+    let stack = TestStack::new();
+    let calls = Arc::default();
+    let (_served, mut entries) = counting(&stack, &calls);
+    let auditor = stack.mesh(Service::Policy).auditor();
+    let fields = json!({});
+    // The connection stands.
+    auditor.append_now("lock.signed", &fields).await.unwrap();
+    for kind in ["ticket.made", "job.ended"] {
+        auditor.append(kind, &fields);
+        tokio::task::yield_now().await;
+    }
+    auditor.append_now("lock.signed", &fields).await.unwrap();
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        kinds.push(entries.recv().await.unwrap().1.kind);
+    }
+    assert_eq!(
+        kinds,
+        ["lock.signed", "lock.signed", "ticket.made", "job.ended"]
+    );
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

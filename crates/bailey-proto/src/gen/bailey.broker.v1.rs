@@ -59,6 +59,10 @@ pub struct RollResponse {
     /// "gateway"; "management-only" where there is no vault or no API token: then only /healthz is served, and no decision is made; "sealed".
     #[prost(string, tag = "2")]
     pub posture: ::prost::alloc::string::String,
+    /// What plugins and upstreams of the lock ask of the vault and would not get, one sentence each; they tell names. Empty while the vault
+    /// cannot be opened.
+    #[prost(string, repeated, tag = "3")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Presence {
@@ -172,6 +176,27 @@ pub struct SignHmacResponse {
     pub code: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseKeyRequest {
+    /// Name of the upstream.
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    /// Name of the service that the exchange is for: "engine", "worker".
+    #[prost(string, tag = "2")]
+    pub client: ::prost::alloc::string::String,
+    /// Serial of the lock that names the host which the key is to be sent to. The broker's own lock must be that one.
+    #[prost(uint64, tag = "3")]
+    pub lock_serial: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseKeyResponse {
+    /// Name of the secret.
+    #[prost(string, tag = "1")]
+    pub secret: ::prost::alloc::string::String,
+    /// Its value; at most 64 KiB.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeTicketRequest {
     #[prost(message, optional, tag = "1")]
     pub decision: ::core::option::Option<super::super::trust::v1::Signed>,
@@ -187,7 +212,7 @@ pub struct MakeTicketResponse {
     /// A bailey_trust::Ticket.
     #[prost(message, optional, tag = "1")]
     pub ticket: ::core::option::Option<super::super::trust::v1::Signed>,
-    /// The final bytes (request with secrets), age-encrypted to socket-proxy's sealing key.
+    /// Salt and final bytes (request with secrets), in a session of bailey_trust::SealingSession with socket-proxy's sealing key.
     #[prost(bytes = "bytes", tag = "2")]
     pub sealed: ::prost::bytes::Bytes,
 }
@@ -1822,6 +1847,313 @@ pub mod operation_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "bailey.broker.v1.OperationService";
     impl<T> tonic::server::NamedService for OperationServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod upstream_key_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The keys of upstreams (`upstreams:` of the configuration), for the one service that puts them into requests.
+    #[derive(Debug, Clone)]
+    pub struct UpstreamKeyServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> UpstreamKeyServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> UpstreamKeyServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            UpstreamKeyServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The key of an upstream for one exchange; it is asked for each time and never kept, so that a revocation counts at once. Secret and
+        /// principal are those of the broker's own lock. Written to the audit log before it is answered.
+        ///
+        /// NOT_FOUND: the broker's lock has no such upstream, it has no key, or it does not name the client. FAILED_PRECONDITION: there is no such
+        /// secret, it or the principal was revoked, the principal is no consumer, or the secret is not granted to it (which of these is only in the
+        /// audit log); a later lock was signed; there is no API token. UNAVAILABLE: the vault is sealed, the broker's lock cannot be used or is
+        /// another than `lock_serial`, or the audit log does not take the record.
+        pub async fn release_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.broker.v1.UpstreamKeyService/ReleaseKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.broker.v1.UpstreamKeyService", "ReleaseKey"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod upstream_key_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with UpstreamKeyServiceServer.
+    #[async_trait]
+    pub trait UpstreamKeyService: std::marker::Send + std::marker::Sync + 'static {
+        /// The key of an upstream for one exchange; it is asked for each time and never kept, so that a revocation counts at once. Secret and
+        /// principal are those of the broker's own lock. Written to the audit log before it is answered.
+        ///
+        /// NOT_FOUND: the broker's lock has no such upstream, it has no key, or it does not name the client. FAILED_PRECONDITION: there is no such
+        /// secret, it or the principal was revoked, the principal is no consumer, or the secret is not granted to it (which of these is only in the
+        /// audit log); a later lock was signed; there is no API token. UNAVAILABLE: the vault is sealed, the broker's lock cannot be used or is
+        /// another than `lock_serial`, or the audit log does not take the record.
+        async fn release_key(
+            &self,
+            request: tonic::Request<super::ReleaseKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseKeyResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The keys of upstreams (`upstreams:` of the configuration), for the one service that puts them into requests.
+    #[derive(Debug)]
+    pub struct UpstreamKeyServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> UpstreamKeyServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for UpstreamKeyServiceServer<T>
+    where
+        T: UpstreamKeyService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/bailey.broker.v1.UpstreamKeyService/ReleaseKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseKeySvc<T: UpstreamKeyService>(pub Arc<T>);
+                    impl<
+                        T: UpstreamKeyService,
+                    > tonic::server::UnaryService<super::ReleaseKeyRequest>
+                    for ReleaseKeySvc<T> {
+                        type Response = super::ReleaseKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpstreamKeyService>::release_key(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for UpstreamKeyServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "bailey.broker.v1.UpstreamKeyService";
+    impl<T> tonic::server::NamedService for UpstreamKeyServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -19,14 +19,20 @@ pub struct SubmitJobRequest {
     /// How long the dedupe key also counts against queued and running jobs; 0: only against succeeded ones within dedupe_ttl.
     #[prost(int64, tag = "7")]
     pub dedupe_ttl_ms: i64,
+    /// How long the answer waits for the job's end, at most 300000; 0: not at all.
+    #[prost(int64, tag = "8")]
+    pub wait_ms: i64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitJobResponse {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
     /// The job existed already (same origin or dedupe key).
     #[prost(bool, tag = "2")]
     pub deduplicated: bool,
+    /// Unset where it was not to be waited for. As it is at its end, or when the wait is over.
+    #[prost(message, optional, tag = "3")]
+    pub job: ::core::option::Option<Job>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EmitEventRequest {
@@ -436,7 +442,8 @@ pub struct ReportRequest {
     pub attempt: u32,
     #[prost(message, optional, tag = "8")]
     pub timings: ::core::option::Option<Timings>,
-    /// Secrets that the plugin was given and printed. socket-proxy has put `\[secret:<name>\]` in their place.
+    /// Secrets that the plugin was given and printed. socket-proxy has put `\[secret:<name>\]` in their place. Of a service: those that no
+    /// amendment has told of, or fewer of.
     #[prost(message, repeated, tag = "10")]
     pub returned_secrets: ::prost::alloc::vec::Vec<ReturnedSecret>,
     #[prost(oneof = "report_request::Outcome", tags = "3, 4, 5, 6, 7, 9")]
@@ -470,6 +477,9 @@ pub struct ReturnedSecret {
     pub secret: ::prost::alloc::string::String,
     #[prost(enumeration = "OutputStream", tag = "2")]
     pub stream: i32,
+    /// How often in this attempt, as far as is known; 0 where nobody counted.
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
 }
 /// A service was ended because it is not well.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -512,6 +522,9 @@ pub struct Lost {
     pub reason: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub stderr: ::prost::bytes::Bytes,
+    /// The runner was stopped, and the cell with it: nothing went wrong with either.
+    #[prost(bool, tag = "3")]
+    pub stopped: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
@@ -541,10 +554,10 @@ pub struct AmendRequest {
     pub job_id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
-    /// All of it, as in Finished; it begins with what was reported.
+    /// All of it, as in Finished; it begins with what was reported. Of a service that runs nothing is taken.
     #[prost(bytes = "bytes", tag = "3")]
     pub stderr: ::prost::bytes::Bytes,
-    /// As in ReportRequest; those that were not reported. At most 64.
+    /// As in ReportRequest; those that were not reported, or as fewer. At most 64; more follow without stderr.
     #[prost(message, repeated, tag = "4")]
     pub returned_secrets: ::prost::alloc::vec::Vec<ReturnedSecret>,
 }
@@ -584,6 +597,73 @@ pub struct PruneResponse {
     pub events: u64,
     #[prost(uint64, tag = "3")]
     pub facts: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUpstreamsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUpstreamsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub upstreams: ::prost::alloc::vec::Vec<Upstream>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upstream {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Base, as the lock has it.
+    #[prost(string, tag = "2")]
+    pub url: ::prost::alloc::string::String,
+    /// Name of the secret; empty: no key is sent.
+    #[prost(string, tag = "3")]
+    pub secret: ::prost::alloc::string::String,
+    /// Name of the principal that the secret must be granted to; empty without a secret.
+    #[prost(string, tag = "4")]
+    pub principal: ::prost::alloc::string::String,
+    /// Header that carries the key; empty without a secret.
+    #[prost(string, tag = "5")]
+    pub header: ::prost::alloc::string::String,
+    /// Address that is connected to; empty: that of the name.
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
+    /// Names of the services that may call it.
+    #[prost(string, repeated, tag = "7")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(int64, tag = "8")]
+    pub timeout_ms: i64,
+    #[prost(uint32, tag = "9")]
+    pub max_concurrent: u32,
+    /// Path below the base that a check GETs; empty: the base itself.
+    #[prost(string, tag = "10")]
+    pub check: ::prost::alloc::string::String,
+    /// Whether its certificate is checked against a CA of the configuration's own.
+    #[prost(bool, tag = "11")]
+    pub own_ca: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckUpstreamRequest {
+    /// Name of the upstream.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckUpstreamResponse {
+    /// HTTP status that the upstream answered; 0: it did not.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// From the request to the end of the answer, or to the failure.
+    #[prost(int64, tag = "2")]
+    pub duration_ms: i64,
+    /// Whether a key was sent.
+    #[prost(bool, tag = "3")]
+    pub key_sent: bool,
+    /// Bytes of the answer's body.
+    #[prost(uint64, tag = "4")]
+    pub received_bytes: u64,
+    /// Why there is no whole answer, a sentence for the operator; empty: there is one.
+    #[prost(string, tag = "5")]
+    pub failure: ::prost::alloc::string::String,
+    /// Name of the secret that is the upstream's key; empty: none is configured.
+    #[prost(string, tag = "6")]
+    pub secret: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2325,8 +2405,8 @@ pub mod lease_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// What was known of an attempt only after its report, which did not wait for it. Taken once for each attempt, within a minute of the job's
-        /// end. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
-        /// accepted and ignored.
+        /// end; secrets in as many parts as there are. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
+        /// accepted and ignored. Of a service that runs: the secrets that it printed so far, each time there are more.
         pub async fn amend(
             &mut self,
             request: impl tonic::IntoRequest<super::AmendRequest>,
@@ -2407,8 +2487,8 @@ pub mod lease_service_server {
             request: tonic::Request<super::ReportRequest>,
         ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status>;
         /// What was known of an attempt only after its report, which did not wait for it. Taken once for each attempt, within a minute of the job's
-        /// end. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
-        /// accepted and ignored.
+        /// end; secrets in as many parts as there are. Idempotent: of an attempt that is not the last one of an ended job, or what is no more than is known already, or later, it is
+        /// accepted and ignored. Of a service that runs: the secrets that it printed so far, each time there are more.
         async fn amend(
             &self,
             request: tonic::Request<super::AmendRequest>,
@@ -3300,6 +3380,384 @@ pub mod retention_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "bailey.engine.v1.RetentionService";
     impl<T> tonic::server::NamedService for RetentionServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod upstream_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What the gateway knows of upstreams (`upstreams:` of the configuration).
+    #[derive(Debug, Clone)]
+    pub struct UpstreamServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> UpstreamServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> UpstreamServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            UpstreamServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// All that are locked, by name.
+        pub async fn list_upstreams(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUpstreamsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUpstreamsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.engine.v1.UpstreamService/ListUpstreams",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.engine.v1.UpstreamService", "ListUpstreams"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a GET to the upstream's `check` through egress-proxy, as the engine would use it, and waits at most 30 s. A status of the upstream,
+        /// whatever it is, is an answer; without one, `failure` says why. NOT_FOUND: no such upstream is locked.
+        pub async fn check_upstream(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckUpstreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckUpstreamResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.engine.v1.UpstreamService/CheckUpstream",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.engine.v1.UpstreamService", "CheckUpstream"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod upstream_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with UpstreamServiceServer.
+    #[async_trait]
+    pub trait UpstreamService: std::marker::Send + std::marker::Sync + 'static {
+        /// All that are locked, by name.
+        async fn list_upstreams(
+            &self,
+            request: tonic::Request<super::ListUpstreamsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUpstreamsResponse>,
+            tonic::Status,
+        >;
+        /// Sends a GET to the upstream's `check` through egress-proxy, as the engine would use it, and waits at most 30 s. A status of the upstream,
+        /// whatever it is, is an answer; without one, `failure` says why. NOT_FOUND: no such upstream is locked.
+        async fn check_upstream(
+            &self,
+            request: tonic::Request<super::CheckUpstreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckUpstreamResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What the gateway knows of upstreams (`upstreams:` of the configuration).
+    #[derive(Debug)]
+    pub struct UpstreamServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> UpstreamServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for UpstreamServiceServer<T>
+    where
+        T: UpstreamService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/bailey.engine.v1.UpstreamService/ListUpstreams" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListUpstreamsSvc<T: UpstreamService>(pub Arc<T>);
+                    impl<
+                        T: UpstreamService,
+                    > tonic::server::UnaryService<super::ListUpstreamsRequest>
+                    for ListUpstreamsSvc<T> {
+                        type Response = super::ListUpstreamsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListUpstreamsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpstreamService>::list_upstreams(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListUpstreamsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.engine.v1.UpstreamService/CheckUpstream" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckUpstreamSvc<T: UpstreamService>(pub Arc<T>);
+                    impl<
+                        T: UpstreamService,
+                    > tonic::server::UnaryService<super::CheckUpstreamRequest>
+                    for CheckUpstreamSvc<T> {
+                        type Response = super::CheckUpstreamResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckUpstreamRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UpstreamService>::check_upstream(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckUpstreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for UpstreamServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "bailey.engine.v1.UpstreamService";
+    impl<T> tonic::server::NamedService for UpstreamServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

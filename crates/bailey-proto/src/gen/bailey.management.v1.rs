@@ -25,6 +25,12 @@ pub struct StatusResponse {
     /// Serial of the last lock it signed; 0: none.
     #[prost(uint64, tag = "6")]
     pub lock_serial: u64,
+    /// How often it was changed. The audit log has the same number with the record of each change.
+    #[prost(uint64, tag = "7")]
+    pub revision: u64,
+    /// Deeds that were done before the audit log could be told, and that it does not have yet.
+    #[prost(uint32, tag = "8")]
+    pub unrecorded: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetSecretRequest {
@@ -52,10 +58,10 @@ pub struct SetSecretRequest {
 /// How the broker makes values.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recipe {
-    /// 8 to 1024 characters.
+    /// 8 to 1024 characters. In a request, 0: as it is, or 32.
     #[prost(uint32, tag = "1")]
     pub length: u32,
-    /// "alphanumeric", "hex", "digits", "base64url", "symbols".
+    /// "alphanumeric", "hex", "digits", "base64url", "symbols". In a request, empty: as it is, or "alphanumeric".
     #[prost(string, tag = "2")]
     pub alphabet: ::prost::alloc::string::String,
 }
@@ -293,6 +299,9 @@ pub struct ProposeResponse {
     /// JSON text of the bailey_trust::Lock as it would be signed (serial, uids and MACs filled in).
     #[prost(bytes = "bytes", tag = "2")]
     pub lock: ::prost::bytes::Bytes,
+    /// What plugins and upstreams of this lock ask of the vault and would not get, one sentence each, without a full stop.
+    #[prost(string, repeated, tag = "3")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignRequest {

@@ -1,11 +1,20 @@
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bailey_error::{Classify as _, Kind};
 use bailey_test::TestStack;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::reserve::Room;
 
 async fn start(stack: &TestStack, room: Room) -> Writer {
-    let ctx = stack.context(Service::Audit);
+    start_on(&stack.context(Service::Audit), stack, Volume::fixed(room)).await
+}
+
+async fn start_on(ctx: &Context, stack: &TestStack, volume: Volume) -> Writer {
     let key = stack.signing_key(Service::Audit);
     let (log, recovered) = Log::open(
         &ctx.settings.data_dir.join("log"),
@@ -13,9 +22,7 @@ async fn start(stack: &TestStack, room: Room) -> Writer {
         key,
     )
     .unwrap();
-    super::start(&ctx, log, Volume::fixed(room), recovered)
-        .await
-        .unwrap()
+    super::start(ctx, log, volume, recovered).await.unwrap()
 }
 
 fn entry(kind: &str, refusal: bool) -> Vec<Received> {
@@ -120,4 +127,49 @@ async fn appends_that_wait_are_written_together_and_each_gets_its_own_index() {
     assert_eq!(indexes, (1..=300).collect::<Vec<_>>());
     let read = writer.entries(1, 300).await.unwrap();
     assert_eq!((read.entries.len(), read.size), (300, 301));
+}
+
+/// What the health port answers.
+async fn health(address: std::net::SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let question = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(question).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn while_the_disk_hangs_the_service_lives_and_the_append_waits() {
+    let stack = TestStack::new();
+    let ctx = stack.context(Service::Audit);
+    let any = ([127, 0, 0, 1], 0).into();
+    let address = ctx.process.serve_health(any).await.unwrap();
+    let volume = Volume::fixed(Room {
+        free_bytes: 50,
+        all_bytes: 100,
+    });
+    let hangs = Arc::clone(&volume.hangs);
+    let writer = start_on(&ctx, &stack, volume).await;
+    // Held by another thread, and not for ever, so that a service that waits for it fails the test and does not hang.
+    let (held, has_it) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let disk = std::thread::spawn(move || {
+        let _hangs = hangs.lock();
+        held.send(()).unwrap();
+        released.recv_timeout(Duration::from_secs(10)).is_ok()
+    });
+    has_it.await.unwrap();
+    let mut append = pin!(writer.append(Service::Engine, entry("job.dead", false), 0));
+    assert!(futures::poll!(&mut append).is_pending());
+    for _ in 0..3 {
+        assert!(health(address).await.starts_with("HTTP/1.1 200 "));
+        assert!(futures::poll!(&mut append).is_pending());
+    }
+    let waits = release.send(()).is_ok();
+    assert!(
+        waits && disk.join().unwrap(),
+        "the service waited for the disk"
+    );
+    assert_eq!(append.await.unwrap().first_index, 1);
 }

@@ -36,11 +36,16 @@ pub(crate) enum CustodyVerb {
     Export(ExportArgs),
     /// Make a copy of a vault this stack's vault, while the broker is stopped
     ///
-    /// The copy is an export, or a `vault.age` from a backup.
+    /// The copy is an export, or a `vault.age` from a backup. What was revoked since it was made is good again: each of these is named, with
+    /// what is lost, and nothing is done before you agree.
     #[command(
         after_help = "Examples:\n  bailey vault restore vault-copy.age --identity -            asks for the paper key\n  bailey vault restore vault.age --replace                    with the stack's own key, over the vault that is there"
     )]
     Restore(RestoreArgs),
+    /// Take over a vault that does not say who wrote it, while the broker is stopped: one of an earlier version
+    ///
+    /// What is in it is named, and nothing is done before you agree.
+    Adopt(AdoptArgs),
 }
 
 impl CustodyVerb {
@@ -48,7 +53,11 @@ impl CustodyVerb {
     pub(crate) fn is_offline(&self) -> bool {
         match self {
             Self::Unseal | Self::Recipients { .. } | Self::Export(_) => false,
-            Self::Keygen | Self::RotateKey | Self::RotateAdminToken | Self::Restore(_) => true,
+            Self::Keygen
+            | Self::RotateKey
+            | Self::RotateAdminToken
+            | Self::Restore(_)
+            | Self::Adopt(_) => true,
         }
     }
 }
@@ -100,4 +109,17 @@ pub(crate) struct RestoreArgs {
     /// Over the vault that is there
     #[arg(long)]
     pub(crate) replace: bool,
+    /// Do it without being asked
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// Do it without being asked
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only if the vault is the file with this hash, which was shown before
+    #[arg(long, value_name = "SHA256", requires = "yes")]
+    pub(crate) expect: Option<String>,
 }

@@ -73,10 +73,10 @@ pub(crate) struct SetArgs {
     /// The broker makes its values: at once for a new secret, with the next roll for one that is there
     #[arg(long)]
     pub(crate) generate: bool,
-    /// With --generate: how many characters, 8 to 1024; default: 32
+    /// With --generate: how many characters, 8 to 1024; default: as it is, or 32
     #[arg(long, requires = "generate", value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub(crate) length: Option<u32>,
-    /// With --generate: of what; default: alphanumeric
+    /// With --generate: of what; default: as it is, or alphanumeric
     #[arg(long, requires = "generate", value_enum)]
     pub(crate) alphabet: Option<Alphabet>,
     /// The operator makes its values, as is the case for every secret that was set without --generate

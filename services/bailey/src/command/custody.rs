@@ -1,4 +1,4 @@
-//! `bailey vault unseal|recipients|keygen|rotate-key|rotate-admin-token|export|restore`.
+//! `bailey vault unseal|recipients|keygen|rotate-key|rotate-admin-token|export|restore|adopt`.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::Misconfigured;
 use crate::cli::custody::{
-    AddArgs, CustodyVerb, ExportArgs, RecipientsVerb, RemoveArgs, RestoreArgs,
+    AddArgs, AdoptArgs, CustodyVerb, ExportArgs, RecipientsVerb, RemoveArgs, RestoreArgs,
 };
 use crate::forward;
 use crate::home::Home;
@@ -42,6 +42,7 @@ pub(super) async fn run(home: &Home, verb: CustodyVerb, out: &mut Out) -> anyhow
         CustodyVerb::RotateAdminToken => offline(home, &["rotate-admin-token"], &[]),
         CustodyVerb::Export(args) => export(home, args).await,
         CustodyVerb::Restore(args) => restore(home, &args),
+        CustodyVerb::Adopt(args) => adopt(home, &args, out),
     }
 }
 
@@ -98,15 +99,13 @@ async fn add(home: &Home, args: AddArgs, out: &mut Out) -> anyhow::Result<Done> 
     let shown = recipient.clone();
     let request = admin.request(AddRecipientRequest { recipient, note });
     let answer = client(home).await?.add_recipient(request).await;
-    match answer
-        .map_err(refused("broker"))?
-        .into_inner()
-        .outcome
-        .as_str()
-    {
-        "added" => out.line(format_args!("the vault is encrypted to {shown} too")),
-        _ => out.line(format_args!("{shown} was a recipient already")),
-    }
+    let outcome = answer.map_err(refused("broker"))?.into_inner().outcome;
+    let sentence = match outcome.as_str() {
+        "added" => format!("the vault is encrypted to {shown} too"),
+        _ => format!("{shown} was a recipient already"),
+    };
+    let json = json!({ "outcome": outcome, "recipient": shown });
+    out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
 
@@ -117,9 +116,10 @@ async fn remove(home: &Home, args: RemoveArgs, out: &mut Out) -> anyhow::Result<
     let request = admin.request(RemoveRecipientRequest { recipient });
     let answer = client(home).await?.remove_recipient(request).await;
     answer.map_err(refused("broker"))?;
-    out.line(format_args!(
-        "the vault is not encrypted to {shown} any more; copies made before still are"
-    ));
+    let sentence =
+        format!("the vault is not encrypted to {shown} any more; copies made before still are");
+    let json = json!({ "outcome": "removed", "recipient": shown });
+    out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
 
@@ -150,11 +150,68 @@ fn restore(home: &Home, args: &RestoreArgs) -> anyhow::Result<Done> {
     input.extend_from_slice(line.as_bytes());
     input.push(b'\n');
     input.extend_from_slice(&copy);
-    if args.replace {
-        offline(home, &["restore", "--replace"], &input)
+    let verb = if args.replace {
+        &["restore", "--replace"][..]
     } else {
-        offline(home, &["restore"], &input)
+        &["restore"]
+    };
+    agreed(home, verb, &input, args.yes)
+}
+
+/// Shows the vault, and takes over the very file that was shown: while somebody reads, another could be put in its place.
+fn adopt(home: &Home, args: &AdoptArgs, out: &mut Out) -> anyhow::Result<Done> {
+    if args.yes {
+        let expected = args.expect.iter().flat_map(|it| ["--expect", it.as_str()]);
+        let verb: Vec<_> = ["adopt", "--yes"].into_iter().chain(expected).collect();
+        return offline(home, &verb, &[]);
     }
+    on_the_host(home)?;
+    let (done, said) = forward::heard_from_custody(home, &["adopt"])?;
+    out.line(said.trim_end());
+    let shown = said.lines().find_map(|line| line.strip_prefix("sha256 "));
+    let Some(shown) = shown.filter(|_| done == Done::Well) else {
+        // There is nothing to take over, or it says why it is not.
+        return Ok(done);
+    };
+    ensure!(
+        std::io::stdin().is_terminal(),
+        Misconfigured(format!(
+            "nothing was changed: the same with --yes --expect {shown} does it"
+        ))
+    );
+    if !asked("Do it? [y/N] ")? {
+        eprintln!("nothing was changed");
+        return Ok(Done::Badly);
+    }
+    offline(home, &["adopt", "--yes", "--expect", shown], &[])
+}
+
+/// Does what brings something back to life: first it is said what, and then it is asked for.
+fn agreed(home: &Home, verb: &[&str], input: &[u8], yes: bool) -> anyhow::Result<Done> {
+    if !yes {
+        let said = offline(home, verb, input)?;
+        if said != Done::Well {
+            return Ok(said);
+        }
+        ensure!(
+            std::io::stdin().is_terminal(),
+            Misconfigured("nothing was changed: the same with --yes does it".to_owned())
+        );
+        if !asked("Do it? [y/N] ")? {
+            eprintln!("nothing was changed");
+            return Ok(Done::Badly);
+        }
+    }
+    offline(home, &[verb, &["--yes"]].concat(), input)
+}
+
+fn asked(question: &str) -> anyhow::Result<bool> {
+    eprint!("{question}");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("reading the answer")?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
 
 fn read_copy(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -185,9 +242,14 @@ fn identity(path: &Path) -> anyhow::Result<SealingKey> {
 }
 
 fn offline(home: &Home, args: &[&str], input: &[u8]) -> anyhow::Result<Done> {
+    on_the_host(home)?;
+    forward::to_custody(home, args, input)
+}
+
+fn on_the_host(home: &Home) -> anyhow::Result<()> {
     ensure!(
         !home.is_inside(),
         Misconfigured("this is done on the host, with the broker stopped".to_owned())
     );
-    forward::to_custody(home, args, input)
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! `bailey job`.
 
+use std::collections::BTreeMap;
+
 use bailey_types::JobId;
 use serde::Deserialize;
 
@@ -152,27 +154,63 @@ pub(super) async fn inspect(home: &Home, id: JobId, out: &mut Out) -> anyhow::Re
     Ok(Done::Well)
 }
 
+/// Jobs of one step below one parent that are shown; of more only the newest are.
+const SHOWN_ALIKE: usize = 10;
+
 /// A job and below it those that came of it.
 fn branch(job: &Job, tree: &[Job], depth: usize, out: &mut Out) {
-    let step = job
-        .step
-        .as_ref()
-        .map(|step| format!(" step {step}"))
-        .unwrap_or_default();
     let indent = "  ".repeat(depth);
     out.line(format_args!(
-        "{indent}{}.{}{step}: {} {}",
-        job.plugin, job.command, job.status, job.job_id
+        "{indent}{}: {} {}",
+        job.what(),
+        job.status,
+        job.job_id
     ));
     // A lineage is a tree, and a pipeline is not deeper than this; a loop in the answer must not loop here.
-    if depth < 64 {
-        for child in tree
-            .iter()
-            .filter(|child| child.parent_job_id.as_ref() == Some(&job.job_id))
-        {
+    if depth >= 64 {
+        return;
+    }
+    let mut alike: Vec<Vec<&Job>> = Vec::new();
+    for child in tree
+        .iter()
+        .filter(|child| child.parent_job_id.as_ref() == Some(&job.job_id))
+    {
+        let same = alike
+            .iter_mut()
+            .find(|group| group.first().is_some_and(|first| first.is_like(child)));
+        match same {
+            Some(group) => group.push(child),
+            None => alike.push(vec![child]),
+        }
+    }
+    for group in alike {
+        // A service has one for each of its events.
+        let (older, shown) = group.split_at(group.len().saturating_sub(SHOWN_ALIKE));
+        if let Some(first) = older.first() {
+            let indent = "  ".repeat(depth + 1);
+            let (what, ends) = (first.what(), ends(older));
+            out.line(format_args!(
+                "{indent}{what}: {} older: {ends}",
+                older.len()
+            ));
+        }
+        for child in shown {
             branch(child, tree, depth + 1, out);
         }
     }
+}
+
+/// How many jobs are in which status.
+fn ends(jobs: &[&Job]) -> String {
+    let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
+    for job in jobs {
+        *ends.entry(&job.status).or_default() += 1;
+    }
+    let ends: Vec<_> = ends
+        .into_iter()
+        .map(|(status, count)| format!("{count} {status}"))
+        .collect();
+    ends.join(", ")
 }
 
 pub(super) async fn logs(home: &Home, id: JobId, out: &mut Out) -> anyhow::Result<Done> {
@@ -196,6 +234,24 @@ pub(super) async fn logs(home: &Home, id: JobId, out: &mut Out) -> anyhow::Resul
 }
 
 impl Job {
+    /// What runs, and where in its pipeline.
+    fn what(&self) -> String {
+        let step = self.step.as_ref();
+        let step = step.map(|step| format!(" step {step}")).unwrap_or_default();
+        format!("{}.{}{step}", self.plugin, self.command)
+    }
+
+    /// Whether both are the same step of the same pipeline.
+    fn is_like(&self, other: &Self) -> bool {
+        let of = |job: &Self| (job.pipeline.clone(), job.what());
+        of(self) == of(other)
+    }
+
+    /// Whether anything may still become of it.
+    fn goes_on(&self) -> bool {
+        matches!(self.status.as_str(), "queued" | "running")
+    }
+
     fn tries(&self) -> String {
         if self.max_attempts == 0 {
             // A service is started again for as long as it is locked.
@@ -239,8 +295,16 @@ impl Job {
             ("completed", self.completed_at.clone()),
             ("waits for", self.waiting_for.clone()),
             ("tried again", self.next_retry_at.clone()),
-            ("error", self.last_error.clone()),
             ("result", self.result.clone()),
+            (
+                if self.goes_on() {
+                    // Of a try before, or of a line that a service wrote: what else it shows may be newer.
+                    "last error"
+                } else {
+                    "error"
+                },
+                self.last_error.clone(),
+            ),
         ];
         for (name, value) in fields {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -255,7 +319,11 @@ impl Job {
     }
 
     fn describe_attempts(&self, out: &mut Out) {
-        let ms = |us: u32| format!("{:.1} ms", f64::from(us) / 1000.0);
+        // What did not happen, or has not yet, took no time.
+        let ms = |us: u32| match us {
+            0 => "-".to_owned(),
+            us => format!("{:.1} ms", f64::from(us) / 1000.0),
+        };
         let row = |attempt: &Attempt| {
             [
                 attempt.number.to_string(),
@@ -311,11 +379,28 @@ mod tests {
         job.describe_attempts(&mut out);
         let text = out.text();
         let last: Vec<_> = text.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!(
-            last.join(" "),
-            "2 succeeded warm 0.0 ms 1.2 ms 0.9 ms 2.3 ms"
-        );
+        assert_eq!(last.join(" "), "2 succeeded warm - 1.2 ms 0.9 ms 2.3 ms");
         assert!(text.contains("not_started"), "{text}");
+        assert!(!text.contains("0.0 ms"), "{text}");
+    }
+
+    #[test]
+    fn an_error_of_what_goes_on_is_its_last_one() {
+        for (status, line) in [
+            ("running", "last error   line 4"),
+            ("failed", "error        line 4"),
+        ] {
+            let job: Job = serde_json::from_value(serde_json::json!({
+                "job_id": "1", "status": status, "plugin": "ticker", "command": "serve", "last_error": "line 4",
+            })).unwrap();
+            let mut out = Out::default();
+            job.describe(&mut out);
+            assert!(
+                out.text().lines().any(|shown| shown == line),
+                "{}",
+                out.text()
+            );
+        }
     }
 
     #[test]
@@ -335,6 +420,33 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("hm"), "{text}");
+    }
+
+    #[test]
+    fn of_many_jobs_of_one_step_the_newest_are_shown() {
+        let job = |id: String, parent: Option<&str>, status: &str| -> Job {
+            serde_json::from_value(serde_json::json!({
+                "job_id": id, "status": status, "plugin": "echo", "command": "handle", "parent_job_id": parent, "step": "echo",
+            })).unwrap()
+        };
+        let of = |children: usize| {
+            let mut tree = vec![job("root".to_owned(), None, "running")];
+            for nth in 0..children {
+                let status = if nth == 3 { "failed" } else { "succeeded" };
+                tree.push(job(format!("c{nth}"), Some("root"), status));
+            }
+            let mut out = Out::default();
+            branch(&tree[0], &tree, 1, &mut out);
+            out.text().lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of(10).len(), 11);
+        let many = of(1000);
+        assert_eq!(many.len(), 12);
+        assert_eq!(
+            many[1],
+            "    echo.handle step echo: 990 older: 1 failed, 989 succeeded"
+        );
+        assert_eq!(many[11], "    echo.handle step echo: succeeded c999");
     }
 
     #[test]

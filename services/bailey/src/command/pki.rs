@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bailey_proto::management::v1::pki_service_client::PkiServiceClient;
@@ -19,9 +19,6 @@ use crate::cli::pki::{NewRootArgs, PkiVerb};
 use crate::home::Home;
 use crate::manage::{self, Admin, refused};
 use crate::output::{Done, Out, day, plain};
-
-/// A broker that runs has this locked.
-const IN_USE: &str = ".vault.age.lock";
 
 pub(super) async fn run(home: &Home, verb: &PkiVerb, out: &mut Out) -> anyhow::Result<Done> {
     match verb {
@@ -167,7 +164,7 @@ fn new_root(home: &Home, args: &NewRootArgs, out: &mut Out) -> anyhow::Result<Do
         .clone()
         .unwrap_or_else(|| home.secrets_dir());
     // Held until the files are in their places: no broker starts with half of them.
-    let _stopped = stopped(&args.vault_dir.join(IN_USE))?;
+    let _stopped = stopped(&args.vault_dir)?;
     let kept = bailey_roots::make_new_root(&config, &secrets, Clock::system().now())
         .context("making a new root")?;
     if super::init::is_root()? {
@@ -175,13 +172,22 @@ fn new_root(home: &Home, args: &NewRootArgs, out: &mut Out) -> anyhow::Result<Do
     }
     out.line("made a new root CA and an intermediate; all other keys, the vault and the data are as they were");
     for path in kept {
-        out.line(format_args!("kept the old {}", path.display()));
+        let shown = on_the_host(&path, &config, &secrets);
+        out.line(format_args!("kept the old {}", shown.display()));
     }
     out.line("start the stack (make up), then have browsers and clients trust the new config/ca.pem instead of the old one");
     Ok(Done::Well)
 }
 
-/// Takes the lock of the broker's folder; there is none before the first start.
+/// A path in the container as it is called in the stack's folder.
+fn on_the_host(path: &Path, config: &Path, secrets: &Path) -> PathBuf {
+    let below = |dir: &Path, name: &str| Some(Path::new(name).join(path.strip_prefix(dir).ok()?));
+    below(secrets, "secrets")
+        .or_else(|| below(config, "config"))
+        .unwrap_or_else(|| path.to_owned())
+}
+
+/// Takes the broker's folder, which a broker that runs has locked.
 fn stopped(path: &Path) -> anyhow::Result<Option<File>> {
     let lock = match File::open(path) {
         Ok(lock) => lock,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::api::{Answer, Api, Unreachable};
 use crate::cli::StatusArgs;
 use crate::home::Home;
-use crate::output::{Done, Out, plain};
+use crate::output::{Done, Out, count, plain};
 
 /// How often is asked while waiting.
 const EVERY: Duration = Duration::from_millis(250);
@@ -125,13 +125,13 @@ fn show(health: &Health, out: &mut Out) {
         health.posture.as_str()
     };
     out.line(format_args!(
-        "\nBailey {} is {}: {} plugins of lock {}, plugins run {}, {} jobs wait, up {}",
+        "\nBailey {} is {}: {} of lock {}, plugins run {}, {} waiting, up {}",
         health.version,
         health.status,
-        health.plugins_loaded,
+        count(health.plugins_loaded, "plugin"),
         health.lock_serial,
         plain(posture),
-        health.queue_depth,
+        count(health.queue_depth, "job"),
         bailey_yaml::Span(Duration::from_secs(health.uptime_seconds)),
     ));
     if !matches!(health.api_posture.as_str(), "" | "gateway") {
@@ -151,8 +151,8 @@ fn show(health: &Health, out: &mut Out) {
     }
     if health.warnings.is_empty() && health.warning_count > 0 {
         out.line(format_args!(
-            "  ! {} warnings about the configuration; `bailey config check` tells them",
-            health.warning_count
+            "  ! {} about the configuration; `bailey config check` tells more",
+            count(health.warning_count, "warning")
         ));
     }
 }

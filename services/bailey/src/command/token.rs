@@ -69,7 +69,10 @@ pub(super) async fn revoke(home: &Home, args: &TokenArg, out: &mut Out) -> anyho
     let request = admin.request(RevokeTokenRequest { name });
     let revoked = vault::client(home).await?.revoke_token(request).await;
     let outcome = revoked.map_err(refused("broker"))?.into_inner().outcome;
-    out.line(format_args!("{outcome} {}", args.name));
+    let name = args.name.to_string();
+    let sentence = format!("the API token {name} is revoked: the next request with it is refused");
+    let json = serde_json::json!({ "outcome": outcome, "name": name });
+    out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
 

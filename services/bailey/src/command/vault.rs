@@ -24,7 +24,7 @@ use super::token::write_secret;
 use crate::cli::vault::VaultVerb;
 use crate::home::Home;
 use crate::manage::{self, Admin, refused};
-use crate::output::{Done, Out, plain};
+use crate::output::{Done, Out, count, plain};
 
 pub(super) async fn run(home: &Home, verb: VaultVerb, out: &mut Out) -> anyhow::Result<Done> {
     match verb {
@@ -41,7 +41,7 @@ pub(super) async fn run(home: &Home, verb: VaultVerb, out: &mut Out) -> anyhow::
         VaultVerb::PurgePrincipal(args) => principal::purge(home, &args, out).await,
         VaultVerb::RollPrincipal(args) => principal::roll(home, &args, out).await,
         VaultVerb::Import(args) => import::run(home, &args, out).await,
-        VaultVerb::Audit(args) => audit::run(home, &args, out),
+        VaultVerb::Audit(args) => audit::run(home, &args, out).await,
         VaultVerb::Custody(verb) => custody::run(home, verb, out).await,
     }
 }
@@ -54,8 +54,15 @@ pub(super) async fn client(home: &Home) -> anyhow::Result<VaultServiceClient<Cha
 /// Everything that the vault tells.
 pub(super) async fn listed(home: &Home) -> anyhow::Result<ListResponse> {
     let admin = Admin::read(home.admin_token_file())?;
-    let asked = admin.request(ListRequest {});
-    let listed = client(home).await?.list(asked).await;
+    listed_to(&admin, &mut client(home).await?).await
+}
+
+/// The same, where there is a connection already.
+async fn listed_to(
+    admin: &Admin,
+    client: &mut VaultServiceClient<Channel>,
+) -> anyhow::Result<ListResponse> {
+    let listed = client.list(admin.request(ListRequest {})).await;
     Ok(listed.map_err(refused("broker"))?.into_inner())
 }
 
@@ -113,17 +120,27 @@ async fn status(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     if home.json() {
         out.json(&json!({
             "state": status.state, "detail": status.detail, "secrets": status.secrets, "principals": status.principals,
-            "tokens": status.tokens, "lock_serial": status.lock_serial,
+            "tokens": status.tokens, "lock_serial": status.lock_serial, "revision": status.revision,
+            "unrecorded": status.unrecorded,
         }))?;
         return Ok(Done::Well);
     }
     match status.state.as_str() {
         "open" => out.line(format_args!(
-            "open: {} secrets, {} principals, {} API tokens, lock {}",
-            status.secrets, status.principals, status.tokens, status.lock_serial
+            "open: {}, {}, {}, lock {}",
+            count(status.secrets.into(), "secret"),
+            count(status.principals.into(), "principal"),
+            count(status.tokens.into(), "API token"),
+            status.lock_serial
         )),
         "no_vault" => out.line("there is no vault yet: run `bailey vault init`"),
         other => out.line(format_args!("{other}: {}", plain(&status.detail))),
+    }
+    if status.unrecorded > 0 {
+        out.line(format_args!(
+            "the audit log does not have {} yet; until it has, nothing is given to anybody",
+            count(status.unrecorded.into(), "record")
+        ));
     }
     Ok(Done::Well)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bailey_config::{Account, Config, PluginConfig};
 use bailey_plugin::{Container, EgressBounds, Limits, Manifest, StateKind};
 use bailey_trust::{
-    EgressLimits, HostPath, Mode, ProposedPlugin, SERVE, ServiceTerms, StateLimit, Walls,
+    Carried, EgressLimits, HostPath, Mode, ProposedPlugin, SERVE, ServiceTerms, StateLimit, Walls,
 };
 use bailey_types::PluginName;
 
@@ -71,12 +71,12 @@ impl Derived {
                 plugin.run_as
             ));
         }
-        let cannot_wait = state != StateKind::None || !egress.is_empty() || !host_paths.is_empty();
+        let carried = Carried::of(state, &egress, &host_paths);
         let walls = Walls {
             mode: mode(config, account),
             runtime: runtime(sources, account, &mut problems),
             home,
-            warm: warm(sources, cannot_wait, &mut problems),
+            warm: warm(sources, carried, &mut problems),
             untrusted: untrusted(config),
             egress_limits: egress_limits(here.egress_limits, there.egress_limits),
             state_limit: state_limit(sources, &mut problems),
@@ -207,9 +207,9 @@ fn runtime(
 }
 
 /// How many cells may be started ahead. None of a plugin whose start already has something to reach or to spoil.
-fn warm(sources: Sources<'_>, cannot_wait: bool, problems: &mut Vec<String>) -> u32 {
+fn warm(sources: Sources<'_>, carried: Option<Carried>, problems: &mut Vec<String>) -> u32 {
     let (here, there) = (&sources.plugin.container, &sources.manifest.container);
-    if !cannot_wait {
+    if carried.is_none() {
         return here.warm.or(there.warm).unwrap_or(1);
     }
     if let Some(warm) = here.warm.filter(|warm| *warm > 0) {

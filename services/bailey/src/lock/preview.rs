@@ -79,7 +79,8 @@ impl<'a> Side<'a> {
 }
 
 impl Preview {
-    pub(super) fn of(before: Option<&Rated<'_>>, rated: &Rated<'_>) -> Self {
+    /// `missing` is what the vault would not give under it, as the broker says.
+    pub(super) fn of(before: Option<&Rated<'_>>, rated: &Rated<'_>, missing: Vec<String>) -> Self {
         let (before, old, after) = (before.map(|rated| rated.lock), before, rated.lock);
         let names: BTreeSet<_> = before
             .into_iter()
@@ -103,7 +104,7 @@ impl Preview {
             unchanged: count - plugins.len(),
             plugins,
             config_files,
-            warnings: rated.warnings(),
+            warnings: [rated.warnings(), missing].concat(),
         }
     }
 

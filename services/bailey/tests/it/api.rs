@@ -293,6 +293,15 @@ async fn what_is_missing_or_in_the_clear_is_the_operators_to_correct() {
 }
 
 #[tokio::test]
+async fn what_is_no_jobs_id_is_told_how_to_find_one() {
+    let gateway = Gateway::answering(200, "{}").await;
+    let refused = gateway.bailey(&["job", "inspect", "xyz"]).await;
+    let refused = refused.expect(78);
+    refused.complains("`bailey job list` shows them");
+    assert_eq!(gateway.asked(), []);
+}
+
+#[tokio::test]
 async fn nobody_at_home_is_said_plainly() {
     let gateway = Gateway::answering(200, "{}").await;
     let closed = TcpListener::bind("127.0.0.1:0")
@@ -337,4 +346,46 @@ async fn a_service_is_listed_with_how_it_is_and_restarted() {
     let gateway = Gateway::answering(200, health).await;
     let status = gateway.bailey(&["status"]).await.expect(0);
     status.says("2 of 3 services of plugins run");
+}
+
+#[tokio::test]
+async fn an_upstream_is_checked_and_its_status_is_the_exit_code() {
+    let body = r#"{"upstream":"model","status":200,"duration_ms":214,"key_sent":true,"secret":"model-key","received_bytes":5}"#;
+    let gateway = Gateway::answering(200, body).await;
+    gateway
+        .bailey(&["upstream", "check", "model"])
+        .await
+        .expect(0)
+        .says("model answers: HTTP 200 after 214 ms, with the key model-key");
+    assert_eq!(gateway.asked()[0].0, "POST /upstream/model/check");
+    gateway
+        .bailey(&["upstream", "check", "model", "--json"])
+        .await
+        .expect(0)
+        .says("\"status\": 200");
+    let body = r#"{"upstream":"model","duration_ms":3,"key_sent":false,"received_bytes":0,"failure":"the name has no address"}"#;
+    let gateway = Gateway::answering(200, body).await;
+    gateway
+        .bailey(&["upstream", "check", "model"])
+        .await
+        .expect(1)
+        .says("model does not answer: the name has no address");
+}
+
+#[tokio::test]
+async fn upstreams_are_listed_with_the_names_of_their_keys() {
+    let body = r#"{"upstreams":[{"name":"model","url":"https://api.example.com/v1","secret":"model-key","own_ca":false,"clients":["engine","worker"],"timeout_ms":120000,"max_concurrent":8}]}"#;
+    let gateway = Gateway::answering(200, body).await;
+    gateway
+        .bailey(&["upstream", "list"])
+        .await
+        .expect(0)
+        .says("model     https://api.example.com/v1  model-key  engine worker");
+    assert_eq!(gateway.asked()[0].0, "GET /upstreams");
+    let gateway = Gateway::answering(200, r#"{"upstreams":[]}"#).await;
+    gateway
+        .bailey(&["upstream", "list"])
+        .await
+        .expect(0)
+        .says("No upstream is locked");
 }

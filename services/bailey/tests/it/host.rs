@@ -137,3 +137,107 @@ async fn without_host_paths_nothing_is_looked_at() {
     let asked = fs::read_to_string(host.asked()).unwrap();
     assert!(!asked.contains("--host-paths"), "{asked}");
 }
+
+/// A container that does what `script` says, with what it was given on standard input in the file `given`.
+fn container(host: &Host, script: &str) {
+    let docker = host.home.path().join("bin/docker");
+    let asked = host.asked();
+    let text = format!(
+        "#!/bin/sh\nprintf '%s ' \"$@\" >>{0}; echo >>{0}\n{script}\n",
+        text(&asked)
+    );
+    fs::write(docker, text).unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_container_stands_for_itself() {
+    let host = Host::new();
+    container(&host, "echo 'bailey: there is no secret x' >&2; exit 78");
+    let refused = host.bailey(&["vault", "describe", "x"]).await.expect(78);
+    assert_eq!(refused.stderr, "bailey: there is no secret x\n");
+}
+
+#[tokio::test]
+async fn a_token_that_went_into_a_file_is_said_to_be_there() {
+    let host = Host::new();
+    container(&host, "echo bly_x");
+    let file = host.home.path().join("phone.token");
+    let create = [
+        "token",
+        "create",
+        "--name",
+        "phone",
+        "--scope",
+        "*",
+        "--out",
+        text(&file),
+    ];
+    let made = host.bailey(&create).await.expect(0);
+    assert!(!made.stdout.contains("bly_x"), "{made:?}");
+    made.says(&format!(
+        "wrote {}, readable by its owner only",
+        text(&file)
+    ));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "bly_x\n");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o400);
+    // Never over another, and nothing stays of one that was refused.
+    host.bailey(&create)
+        .await
+        .expect(1)
+        .complains("never overwritten");
+    fs::remove_file(&file).unwrap();
+    container(&host, "exit 1");
+    host.bailey(&create).await.expect(1);
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_restore_is_told_first_and_done_only_with_consent() {
+    let host = Host::new();
+    container(&host, "echo '  good again: the secret leaked'");
+    let copy = host.home.path().join("vault.age");
+    fs::write(&copy, "copy").unwrap();
+    let restore = ["vault", "restore", text(&copy), "--replace"];
+    // Nobody sits there who could be asked.
+    host.bailey(&restore)
+        .await
+        .expect(78)
+        .says("good again: the secret leaked")
+        .complains("the same with --yes does it");
+    let asked = || fs::read_to_string(host.asked()).unwrap();
+    assert!(
+        asked().ends_with("custody restore --replace \n"),
+        "{}",
+        asked()
+    );
+    host.bailey(&[&restore[..], &["--yes"]].concat())
+        .await
+        .expect(0);
+    assert!(
+        asked().ends_with("custody restore --replace --yes \n"),
+        "{}",
+        asked()
+    );
+    assert_eq!(asked().lines().count(), 2);
+    // The file that is taken over is the one that was shown.
+    container(&host, "echo 'good: the secret demo'; echo 'sha256 0123ab'");
+    let shown = host.bailey(&["vault", "adopt"]).await.expect(78);
+    shown
+        .says("good: the secret demo")
+        .complains("--yes --expect 0123ab");
+    assert!(asked().ends_with("custody adopt \n"), "{}", asked());
+    let adopt = ["vault", "adopt", "--yes", "--expect", "0123ab"];
+    host.bailey(&adopt).await.expect(0);
+    assert!(
+        asked().ends_with("custody adopt --yes --expect 0123ab \n"),
+        "{}",
+        asked()
+    );
+    // Where nothing is to be taken over, nothing is asked.
+    container(&host, "echo 'the vault is your own'");
+    host.bailey(&["vault", "adopt"]).await.expect(0);
+    // What cannot be done is not asked about.
+    container(&host, "echo 'bailey: the broker runs' >&2; exit 78");
+    let refused = host.bailey(&restore).await.expect(78);
+    assert_eq!(refused.stderr, "bailey: the broker runs\n");
+}

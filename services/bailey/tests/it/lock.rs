@@ -14,6 +14,8 @@ async fn a_preview_changes_nothing_and_its_code_commits_exactly_it() {
         .await
         .expect(0)
         .says("+ plugin greet")
+        // What the vault would not give, as the broker says.
+        .says("! the upstream model has no key: there is no secret model-key")
         .says("bailey plugin lock --all CODE1");
     assert!(!bench.stack.config_dir().join("bailey.lock").exists());
     // What is changed after the preview is not what was approved.

@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod custody;
 mod files;
 mod host;
 mod lock;
@@ -16,6 +17,7 @@ mod vault;
 mod walls;
 
 use std::ffi::OsStr;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -58,10 +60,18 @@ impl Ran {
 }
 
 async fn bailey<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ran {
+    bailey_with(args, "").await
+}
+
+/// With `input` as its standard input.
+async fn bailey_with<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, input: &str) -> Ran {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bailey"));
     let output = command
         .args(args)
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(file))
         .output()
         .await
         .unwrap();

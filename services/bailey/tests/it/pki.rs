@@ -256,7 +256,7 @@ impl Files {
 async fn a_new_root_is_made_only_while_no_broker_runs() {
     let files = Files::new().await;
     let before = files.all();
-    let lock = File::create(files.path(".vault.age.lock")).unwrap();
+    let lock = File::open(files.path("")).unwrap();
     lock.try_lock().unwrap();
     files
         .new_root()
@@ -271,7 +271,8 @@ async fn a_new_root_is_made_only_while_no_broker_runs() {
         .await
         .expect(0)
         .says("made a new root CA")
-        .says("trust.json.old-");
+        .says("kept the old config/trust.json.old-")
+        .says("kept the old secrets/");
     let after = files.all();
     let changed = |name: &str| before[&files.path(name)] != after[&files.path(name)];
     for name in [

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use bailey_proto::management::v1::custody_service_server::CustodyServiceServer;
 use bailey_proto::management::v1::engine_service_server::{EngineService, EngineServiceServer};
 use bailey_proto::management::v1::lock_service_server::{LockService, LockServiceServer};
 use bailey_proto::management::v1::seal_request::Message;
@@ -17,7 +18,7 @@ use bailey_proto::management::v1::{
     DescribeEngineRequest, DescribeEngineResponse, ImportSecretsRequest, ImportSecretsResponse,
     InitRequest, InitResponse, InspectImageRequest, InspectImageResponse, ListRequest,
     ListResponse, PrincipalEntry, ProposeRequest, ProposeResponse, PurgePrincipalRequest,
-    PurgePrincipalResponse, RegisterPrincipalRequest, RegisterPrincipalResponse,
+    PurgePrincipalResponse, Recipe, RegisterPrincipalRequest, RegisterPrincipalResponse,
     RevokePrincipalRequest, RevokePrincipalResponse, RevokeSecretRequest, RevokeSecretResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollPrincipalRequest, RollPrincipalResponse,
     RollSecretRequest, RollSecretResponse, SealHeader, SealRequest, SealResponse, SecretEntry,
@@ -28,10 +29,12 @@ use bailey_trust::{Lock, LockProposal, LockSource, LockedPlugin, ProposedPlugin,
 use bailey_types::{Blake3, ImageId, Serial, Service, Sha256, StackId, Timestamp};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{Ran, bailey, text};
+use crate::custody::Custody;
+use crate::{Ran, bailey_with, text};
 
 pub(crate) const CONFIG: &str = "accounts: {default: {}}\nplugin_roots: [ROOT]\nplugins:\n  greet: {}\n  other: {uses: greet}\n";
 const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.py\ncommands: [{name: poll, type: read}]\n";
@@ -94,6 +97,7 @@ impl LockService for Notary {
         Ok(Response::new(ProposeResponse {
             code,
             lock: text.into(),
+            missing: vec!["the upstream model has no key: there is no secret model-key".into()],
         }))
     }
 
@@ -111,8 +115,16 @@ impl LockService for Notary {
     }
 }
 
-/// A vault that is asked for grants and nothing else: `greet` may have one secret, and had another one.
-struct Grants;
+/// A vault in which `greet` may have one secret, and had another one. It notes what it is asked to do.
+struct Grants(Asked);
+
+pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
+
+impl Grants {
+    fn asked(&self, what: String) {
+        self.0.lock().unwrap().push(what);
+    }
+}
 
 #[tonic::async_trait]
 impl VaultService for Grants {
@@ -120,6 +132,11 @@ impl VaultService for Grants {
         let secret = |name: &str, status: &str| SecretEntry {
             name: name.to_owned(),
             status: status.to_owned(),
+            pattern: "auto".to_owned(),
+            recipe: Some(Recipe {
+                length: 48,
+                alphabet: "base64url".to_owned(),
+            }),
             granted_to: vec!["greet".to_owned()],
             ..SecretEntry::default()
         };
@@ -141,14 +158,30 @@ impl VaultService for Grants {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Err(Status::unimplemented("status"))
+        Ok(Response::new(StatusResponse {
+            state: "open".to_owned(),
+            unrecorded: 1,
+            ..StatusResponse::default()
+        }))
     }
 
     async fn set_secret(
         &self,
         request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
-        let outcome = format!("set for {}:", request.into_inner().grant_to.join(","));
+        let asked = request.into_inner();
+        let recipe = asked
+            .recipe
+            .map(|it| format!(" {}:{}", it.length, it.alphabet));
+        let (name, grants) = (asked.name, asked.grant_to.join(","));
+        self.asked(format!(
+            "set {name} for {grants}{}",
+            recipe.unwrap_or_default()
+        ));
+        if name == "one" && !asked.value.is_empty() {
+            return Err(Status::failed_precondition("the secret one exists"));
+        }
+        let outcome = "set".to_owned();
         Ok(Response::new(SetSecretResponse { outcome }))
     }
 
@@ -161,6 +194,7 @@ impl VaultService for Grants {
         if PRINCIPALS.iter().any(|(name, ..)| *name == asked.name) {
             return Err(Status::already_exists("registered already"));
         }
+        self.asked(format!("register {} {}", asked.name, asked.kind));
         let outcome = "principal_registered".to_owned();
         Ok(Response::new(RegisterPrincipalResponse { outcome }))
     }
@@ -176,49 +210,62 @@ impl VaultService for Grants {
         &self,
         _: Request<RollSecretRequest>,
     ) -> Result<Response<RollSecretResponse>, Status> {
-        Err(Status::unimplemented("roll_secret"))
+        Ok(Response::new(RollSecretResponse {
+            outcome: "rolled".to_owned(),
+            roll_count: 1,
+        }))
     }
 
     async fn revoke_secret(
         &self,
         _: Request<RevokeSecretRequest>,
     ) -> Result<Response<RevokeSecretResponse>, Status> {
-        Err(Status::unimplemented("revoke_secret"))
+        let outcome = "revoked".to_owned();
+        Ok(Response::new(RevokeSecretResponse { outcome }))
     }
 
     async fn import_secrets(
         &self,
         _: Request<ImportSecretsRequest>,
     ) -> Result<Response<ImportSecretsResponse>, Status> {
-        Err(Status::unimplemented("import_secrets"))
+        Ok(Response::new(ImportSecretsResponse::default()))
     }
 
     async fn revoke_principal(
         &self,
         _: Request<RevokePrincipalRequest>,
     ) -> Result<Response<RevokePrincipalResponse>, Status> {
-        Err(Status::unimplemented("revoke_principal"))
+        let outcome = "principal_revoked".to_owned();
+        Ok(Response::new(RevokePrincipalResponse { outcome }))
     }
 
     async fn purge_principal(
         &self,
         _: Request<PurgePrincipalRequest>,
     ) -> Result<Response<PurgePrincipalResponse>, Status> {
-        Err(Status::unimplemented("purge_principal"))
+        Ok(Response::new(PurgePrincipalResponse {
+            outcome: "principal_purged".to_owned(),
+            stripped: vec!["one".to_owned()],
+        }))
     }
 
     async fn roll_principal(
         &self,
         _: Request<RollPrincipalRequest>,
     ) -> Result<Response<RollPrincipalResponse>, Status> {
-        Err(Status::unimplemented("roll_principal"))
+        Ok(Response::new(RollPrincipalResponse {
+            name: "one".to_owned(),
+            rolled: vec!["made".to_owned()],
+            skipped: vec!["typed".to_owned()],
+        }))
     }
 
     async fn revoke_token(
         &self,
         _: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        Err(Status::unimplemented("revoke_token"))
+        let outcome = "token_revoked".to_owned();
+        Ok(Response::new(RevokeTokenResponse { outcome }))
     }
 }
 
@@ -295,6 +342,10 @@ pub(crate) struct Bench {
     root: PathBuf,
     pub(crate) seals: Seals,
     pub(crate) tidied: Arc<Mutex<u32>>,
+    /// What the vault was asked to do.
+    pub(crate) asked: Asked,
+    /// How often somebody connected to the broker.
+    pub(crate) connections: Arc<Mutex<u32>>,
     _tasks: JoinSet<()>,
 }
 
@@ -317,6 +368,8 @@ impl Bench {
             fs::create_dir_all(&dir).unwrap();
             UnixListenerStream::new(UnixListener::bind(dir.join("manage.sock")).unwrap())
         };
+        let (asked, connections) = (Asked::default(), Arc::<Mutex<u32>>::default());
+        let (grants, counted) = (Grants(Arc::clone(&asked)), Arc::clone(&connections));
         let (broker, proxy, sealing) = (
             socket("broker"),
             socket("socket-proxy"),
@@ -325,8 +378,12 @@ impl Bench {
         tasks.spawn(async move {
             tonic::transport::Server::builder()
                 .add_service(LockServiceServer::new(notary))
-                .add_service(VaultServiceServer::new(Grants))
-                .serve_with_incoming(broker)
+                .add_service(VaultServiceServer::new(grants))
+                .add_service(CustodyServiceServer::new(Custody))
+                .serve_with_incoming(broker.map(move |connection| {
+                    *counted.lock().unwrap() += 1;
+                    connection
+                }))
                 .await
                 .unwrap();
         });
@@ -344,6 +401,8 @@ impl Bench {
             root,
             seals,
             tidied,
+            asked,
+            connections,
             _tasks: tasks,
         };
         bench.configure(CONFIG);
@@ -368,6 +427,11 @@ impl Bench {
     }
 
     pub(crate) async fn bailey(&self, args: &[&str]) -> Ran {
+        self.bailey_with(args, "").await
+    }
+
+    /// As [`Bench::bailey`], with `input` as its standard input.
+    pub(crate) async fn bailey_with(&self, args: &[&str], input: &str) -> Ran {
         let (config, manage, admin) = (
             self.stack.config_dir(),
             self.stack.dir().join("manage"),
@@ -381,7 +445,7 @@ impl Bench {
             "--admin-token-file",
             text(&admin),
         ];
-        bailey(places.iter().chain(args)).await
+        bailey_with(places.iter().chain(args), input).await
     }
 
     pub(crate) fn lock(&self) -> Lock {

@@ -9,7 +9,7 @@ use crate::token::Bearer;
 use crate::vault::Deed;
 
 /// Where the container `cli` finds it, in the folder of secrets.
-const FILE: &str = "cli/admin.token";
+pub const FILE: &str = "cli/admin.token";
 /// The new one, until the vault knows it.
 const NEXT: &str = "cli/admin.token.next";
 

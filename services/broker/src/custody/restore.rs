@@ -5,9 +5,10 @@ use bailey_service::Misconfigured;
 use bailey_trust::SealingKey;
 use bailey_types::Timestamp;
 
-use super::Custody;
+use super::{Consent, Custody, compared};
+use crate::vault::content::{self, Origin};
 use crate::vault::file::VaultFile;
-use crate::vault::{Deed, Document, content};
+use crate::vault::{Deed, Document};
 
 /// Longest identity, with its line's end.
 const IDENTITY_LIMIT_BYTES: usize = 4096;
@@ -22,6 +23,7 @@ pub fn run(
     custody: &mut Custody,
     input: &[u8],
     replace: bool,
+    consent: Consent,
     now: Timestamp,
 ) -> anyhow::Result<String> {
     let wrong = |why: &str| Misconfigured(why.to_owned());
@@ -41,42 +43,78 @@ pub fn run(
             SealingKey::parse(text, "the given identity").map_err(|e| wrong(&e.to_string()))?
         }
     };
-    let opened = content::open(copy, &key);
-    let mut document =
+    let opened = content::open_of_anybody(copy, &key);
+    let (mut document, origin) =
         opened.map_err(|reason| wrong(&format!("the copy cannot be used: {reason}")))?;
     content::check_stack(&document, &custody.trust.stack).map_err(|reason| {
         wrong(&format!(
             "the copy cannot be used: {reason}; make the new stack under the old one's name (BAILEY_STACK)"
         ))
     })?;
-    if custody.blob.is_some() {
-        ensure!(
-            replace,
-            wrong(
-                "there is a vault, and it is never written over by itself: --replace puts the copy in its place"
-            )
-        );
-        // A vault that cannot be opened is what a copy is restored for.
-        if let Ok(Some(present)) = custody.document(&[&own]) {
-            keep_lock(&mut document, present);
-        }
+    ensure!(
+        replace || custody.blob.is_none(),
+        wrong(
+            "there is a vault, and it is never written over by itself: --replace puts the copy in its place"
+        )
+    );
+    let present = custody.document(&[&own]);
+    let mut said: Vec<_> = doubts(origin).into_iter().map(str::to_owned).collect();
+    said.push(heading(&present));
+    let present = present.ok().flatten();
+    let lines = compared::lines(&document, present.as_ref());
+    if lines.is_empty() {
+        said.push("  in nothing".into());
+    }
+    said.extend(lines);
+    if consent == Consent::Asked {
+        return Ok(said.join("\n"));
+    }
+    if let Some(present) = present {
+        carry_on(&mut document, present);
     }
     document.did_offline(Deed::Restored, now);
     let recipient = custody.trust.vault.clone();
     custody
         .save(&document, &[recipient], &[&own])
         .context("writing the vault")?;
-    Ok(format!(
-        "restored {} secrets, {} principals and {} API tokens; what was revoked since the copy was made is good again: look at `bailey vault list`; the admin token is the one of the copy (`bailey vault rotate-admin-token` makes another)",
+    said.push(format!(
+        "restored {} secrets, {} principals and {} API tokens; the admin token is the one of the copy (`bailey vault rotate-admin-token` makes another)",
         document.secrets.len(),
         document.principals.len(),
         document.tokens.len()
-    ))
+    ));
+    Ok(said.join("\n"))
 }
 
-/// Uids are given once and serials only grow: of two vaults, what was locked is as the later one has it.
-fn keep_lock(restored: &mut Document, present: Document) {
+/// What is to be known of a copy before it is believed.
+fn doubts(origin: Origin) -> Option<&'static str> {
+    match origin {
+        Origin::Own => None,
+        Origin::Unmarked => Some(
+            "! the copy does not say who made it: an earlier version of this software did, or somebody who knows only the public key. Restore it only if you know where it comes from",
+        ),
+        Origin::Foreign => Some(
+            "! who made the copy cannot be verified with the key that opens it. With a paper key that is always so: restore it only if you know where it comes from",
+        ),
+    }
+}
+
+fn heading(present: &anyhow::Result<Option<Document>>) -> String {
+    match present {
+        Ok(Some(_)) => "restored, the vault differs from the one of now in this:".into(),
+        Ok(None) => "there is no vault to compare with. Restored, all of this is good, whatever was revoked since the copy was made:".into(),
+        // A vault that cannot be opened is what a copy is restored for.
+        Err(reason) => format!(
+            "{reason}. So there is nothing to compare with, and all of this is good, whatever was revoked since the copy was made:"
+        ),
+    }
+}
+
+/// Uids are given once, serials and revisions only grow: of two vaults, what was locked and what must be told is as the later one has it.
+fn carry_on(restored: &mut Document, present: Document) {
     if present.lock.serial > restored.lock.serial {
         restored.lock = present.lock;
     }
+    restored.revision = restored.revision.max(present.revision);
+    restored.unrecorded = present.unrecorded;
 }

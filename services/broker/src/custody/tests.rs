@@ -7,8 +7,8 @@ use bailey_types::{SecretName, Timestamp};
 
 use super::*;
 use crate::faults::{self, STEPS};
-use crate::token::{self, Bearer};
-use crate::vault::{Deed, Nonce, SetSecret, State, Value, Vault};
+use crate::token::{self, Bearer, Scope};
+use crate::vault::{Deed, Nonce, PrincipalKind, SetSecret, State, Value, Vault};
 
 const CANARY: &str = "canary-71d0e2";
 const CHILD: &str = "custody::tests::child";
@@ -97,8 +97,17 @@ impl Home {
     }
 
     fn restore(&self, input: &[u8], replace: bool) -> anyhow::Result<String> {
+        self.restore_with(Consent::Given, input, replace)
+    }
+
+    fn restore_with(
+        &self,
+        consent: Consent,
+        input: &[u8],
+        replace: bool,
+    ) -> anyhow::Result<String> {
         let mut custody = Custody::take(&self.places())?;
-        restore::run(&mut custody, input, replace, Timestamp(7))
+        restore::run(&mut custody, input, replace, consent, Timestamp(7))
     }
 
     /// Everything below the folder, with its bytes and mode.
@@ -235,9 +244,8 @@ fn recipients_outlive_a_rotation() {
     };
     home.vault().change(add).unwrap();
     home.run(&Verb::RotateKey).unwrap();
-    assert!(holds_the_canary(
-        &content::open(&home.blob(), &paper).unwrap()
-    ));
+    let (document, _) = content::open_of_anybody(&home.blob(), &paper).unwrap();
+    assert!(holds_the_canary(&document));
 }
 
 #[test]
@@ -319,7 +327,14 @@ fn while_the_broker_runs_nothing_is_done() {
     for verb in [
         Verb::RotateKey,
         Verb::RotateAdminToken,
-        Verb::Restore { replace: true },
+        Verb::Restore {
+            replace: true,
+            yes: true,
+        },
+        Verb::Adopt {
+            yes: true,
+            expect: None,
+        },
     ] {
         let refused = Custody::take(&home.places())
             .map(|_| ())

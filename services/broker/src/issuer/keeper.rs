@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bailey_mesh::{Authority, CaCertificate, Successor};
 use bailey_service::Settings;
 use bailey_trust::{SealError, SealingKey, TrustFile};
-use bailey_types::{Sha256, Timestamp};
+use bailey_types::{Service, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -28,14 +28,25 @@ struct Document {
     /// PEM.
     certificate: String,
     /// PEM.
-    key: String,
+    #[serde(with = "wiped")]
+    key: Zeroizing<String>,
     /// Youngest first.
     retired: Vec<Former>,
 }
 
-impl Drop for Document {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.key);
+/// Text that is wiped when it is dropped.
+mod wiped {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use zeroize::Zeroizing;
+
+    pub(super) fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Zeroizing<String>, D::Error> {
+        String::deserialize(deserializer).map(Zeroizing::new)
     }
 }
 
@@ -98,12 +109,12 @@ impl Keeper {
         let path = settings.data_dir.join(INTERMEDIATE);
         durable::clear(&path).map_err(Error::Write)?;
         let (authority, in_use) = match document(&path, trust, &key)? {
-            Some(mut document) => {
+            Some(document) => {
                 let authority = Authority::open(trust, &document.certificate, &document.key)
                     .map_err(Error::Certificate)?;
                 let in_use = InUse {
-                    certificate: std::mem::take(&mut document.certificate),
-                    retired: std::mem::take(&mut document.retired),
+                    certificate: document.certificate,
+                    retired: document.retired,
                 };
                 (authority, in_use)
             }
@@ -117,6 +128,15 @@ impl Keeper {
             authority: Arc::new(authority),
             in_use: Mutex::new(in_use),
         })
+    }
+
+    /// Tries the intermediate: refused if peers would refuse what is issued from it. age does not say who sealed a file, but an intermediate
+    /// that somebody put in place is not under the root.
+    pub fn tried(self, now: Timestamp) -> Result<Self, Error> {
+        let tried = self
+            .authority
+            .identity(Service::Broker, Authority::VALIDITY, now);
+        tried.map(|_| self).map_err(Error::Certificate)
     }
 
     /// What is issued from.
@@ -189,11 +209,11 @@ impl Keeper {
             .iter()
             .filter(|former| former.last_certificate > now);
         let retired: Vec<_> = std::iter::once(former).chain(still.cloned()).collect();
-        let mut document = Document {
+        let document = Document {
             version: 1,
             root: self.authority.root().sha256,
             certificate: made.certificate,
-            key: made.key.to_string(),
+            key: made.key,
             retired,
         };
         let mut plain = WipingBuffer::new();
@@ -209,8 +229,8 @@ impl Keeper {
         };
         durable::replace(&self.data_dir.join(INTERMEDIATE), &sealed, like).map_err(Error::Write)?;
         *in_use = InUse {
-            certificate: std::mem::take(&mut document.certificate),
-            retired: std::mem::take(&mut document.retired),
+            certificate: document.certificate,
+            retired: document.retired,
         };
         self.authority.replace(made.successor);
         Ok(())

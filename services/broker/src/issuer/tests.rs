@@ -27,6 +27,18 @@ async fn an_intermediate_that_ends_with_its_root_is_not_replaced() {
     assert!(is_due(&root, &intermediate, Timestamp(0)));
 }
 
+#[tokio::test]
+async fn what_is_issued_while_the_new_intermediate_is_written_ends_before_the_last_certificate() {
+    let (_, replaced) = pair(3650, 91);
+    let (lifetime, now) = (Duration::from_hours(24), Timestamp(0));
+    let meanwhile = now.plus(Duration::from_secs(30)).plus(lifetime);
+    let last = last_certificate(&replaced, lifetime, now);
+    assert!(meanwhile < last && last < meanwhile.plus(Duration::from_mins(1)));
+    // No certificate outlives its intermediate.
+    let last = last_certificate(&replaced, DAY * 400, now);
+    assert_eq!(last, replaced.not_after);
+}
+
 #[test]
 fn a_rotation_that_was_recorded_and_failed_is_left_alone_for_an_hour() {
     let write = crate::durable::failed("writing", std::path::Path::new("x"));

@@ -4,7 +4,7 @@ use bailey_types::Blake3;
 use super::*;
 use crate::testing::proposed;
 use crate::token::Bearer;
-use crate::vault::Nonce;
+use crate::vault::{Nonce, Vault};
 
 struct World {
     dir: tempfile::TempDir,
@@ -47,7 +47,11 @@ impl World {
     }
 
     fn sign(&self, code: &str) -> Result<Lock, Error> {
-        let (lock, signed) = self.notary.sign(&self.vault, code, Timestamp(2))?;
+        let signing = self.notary.sign(code, Timestamp(2))?;
+        let remembered = self.vault.change(|document| signing.remember(document));
+        remembered.map_err(|e| Error::Change(e.into()))?;
+        self.notary.signed(code);
+        let (lock, signed) = (signing.lock, signing.signed);
         let verified = bailey_trust::verify::<Lock>(&signed, &self.public).unwrap();
         assert_eq!(verified.statement, lock);
         Ok(lock)
@@ -168,9 +172,9 @@ fn a_proposal_made_before_another_lock_was_signed_is_void() {
     let refused = world.sign(&stale);
     let moved = matches!(
         refused,
-        Err(Error::Vault(vault::Error::Refused(
+        Err(Error::Change(change::Error::Vault(vault::Error::Refused(
             vault::Refused::LockMoved
-        )))
+        ))))
     );
     assert!(moved, "{refused:?}");
 }
@@ -271,7 +275,7 @@ fn the_serial_is_on_disk_before_the_signature_is_out() {
     std::fs::create_dir(&blocked).unwrap();
     assert!(matches!(
         world.sign(&code),
-        Err(Error::Vault(vault::Error::Write(_)))
+        Err(Error::Change(change::Error::Vault(vault::Error::Write(_))))
     ));
     std::fs::remove_dir(&blocked).unwrap();
     assert_eq!(world.vault.document().unwrap().lock.serial, Serial(0));

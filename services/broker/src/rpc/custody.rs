@@ -14,11 +14,11 @@ use bailey_trust::SealingRecipient;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{change, denied};
+use crate::change;
 use crate::limiter::Limiter;
-use crate::record;
+use crate::record::{self, Record};
 use crate::state::State;
-use crate::vault::{Document, Error, State as VaultState, content};
+use crate::vault::{Document, State as VaultState};
 
 pub struct Custody {
     state: Arc<State>,
@@ -46,10 +46,10 @@ impl CustodyService for Custody {
                 "too many tries; the broker looks by itself every few seconds",
             ));
         }
-        self.state.unseal();
+        self.state.unseal().await;
         // The certificate authority waits for the same key.
         self.state.look.notify_one();
-        record::unsealed(&self.state).await;
+        record::offline(&self.state).await;
         let (state, detail) = match self.state.vault.state() {
             VaultState::Open(_) => ("open", String::new()),
             VaultState::NoVault => ("no_vault", String::new()),
@@ -81,21 +81,20 @@ impl CustodyService for Custody {
         request: Request<AddRecipientRequest>,
     ) -> Result<Response<AddRecipientResponse>, Status> {
         let AddRecipientRequest { recipient, note } = request.into_inner();
-        let recipient = recipient_of(&recipient)?;
-        let (vault, now) = (&self.state.vault, self.state.clock.now());
-        let document = vault.document().map_err(|e| status(&e))?;
+        let recipient = self.recipient("add_recipient", &recipient)?;
+        let (own, now) = (self.state.vault.recipient(), self.state.clock.now());
         let fields = json!({ "recipient": recipient });
-        let adds = document
-            .would_add_recipient(vault.recipient(), &recipient, &note)
-            .map_err(|e| Error::Refused(e.into()));
-        if adds.map_err(|e| denied(&self.state, "add_recipient", &fields, &e))? {
-            // Whoever holds that key can read everything: not without a record.
-            self.before("vault.recipient_added", &fields).await?;
-        }
-        let added = change(&self.state, "add_recipient", &fields, |document| {
-            Ok(document.add_recipient(vault.recipient(), recipient, note, now)?)
-        })?;
-        let outcome = if added { "added" } else { "exists" };
+        let added = change::asked(
+            &self.state,
+            "add_recipient",
+            &fields,
+            |document| Ok(document.add_recipient(own, recipient, note, now)?),
+            |added| {
+                let record = added.then(|| Record::new("vault.recipient_added", fields.clone()));
+                record.into_iter().collect()
+            },
+        );
+        let outcome = if added.await? { "added" } else { "exists" };
         let outcome = outcome.into();
         Ok(Response::new(AddRecipientResponse { outcome }))
     }
@@ -104,12 +103,17 @@ impl CustodyService for Custody {
         &self,
         request: Request<RemoveRecipientRequest>,
     ) -> Result<Response<RemoveRecipientResponse>, Status> {
-        let recipient = recipient_of(&request.into_inner().recipient)?;
+        let recipient = request.into_inner().recipient;
+        let recipient = self.recipient("remove_recipient", &recipient)?;
         let fields = json!({ "recipient": recipient });
-        change(&self.state, "remove_recipient", &fields, |document| {
-            Ok(document.remove_recipient(&recipient)?)
-        })?;
-        self.state.records.note("vault.recipient_removed", &fields);
+        let removed = change::asked(
+            &self.state,
+            "remove_recipient",
+            &fields,
+            |document| Ok(document.remove_recipient(&recipient)?),
+            |()| vec![Record::new("vault.recipient_removed", fields.clone())],
+        );
+        removed.await?;
         Ok(Response::new(RemoveRecipientResponse {}))
     }
 
@@ -119,29 +123,29 @@ impl CustodyService for Custody {
     ) -> Result<Response<ExportResponse>, Status> {
         let recipients = request.into_inner().recipients;
         if !(1..=Document::RECIPIENT_LIMIT).contains(&recipients.len()) {
-            return Err(Status::invalid_argument(
-                "an export is encrypted to 1 to 8 recipients",
-            ));
+            let why = "an export is encrypted to 1 to 8 recipients".to_owned();
+            return Err(change::malformed(&self.state, "export", why));
         }
-        let readers: Result<Vec<_>, _> = recipients.iter().map(|text| recipient_of(text)).collect();
+        let readers: Result<Vec<_>, _> = recipients
+            .iter()
+            .map(|text| self.recipient("export", text))
+            .collect();
         let readers = readers?;
-        let document = self.state.vault.document().map_err(|e| status(&e))?;
+        // What cannot be made is not recorded as made; what is not recorded does not leave.
+        let vault = self.state.vault.export(&readers);
+        let vault = vault.map_err(|e| status(&e))?.into();
         let fields = json!({ "recipients": readers });
-        self.before("vault.exported", &fields).await?;
-        let vault = content::seal(&document, &readers).map_err(|e| status(&e))?;
-        let vault = vault.into();
+        let recorded = self.state.records.before("vault.exported", &fields).await;
+        recorded.map_err(|e| status(&change::Error::from(e)))?;
         Ok(Response::new(ExportResponse { vault }))
     }
 }
 
 impl Custody {
-    async fn before(&self, kind: &'static str, fields: &serde_json::Value) -> Result<(), Status> {
-        let recorded = self.state.records.before(kind, fields).await;
-        recorded.map_err(|e| status(&e))
+    fn recipient(&self, operation: &'static str, text: &str) -> Result<SealingRecipient, Status> {
+        let parsed = text.parse();
+        parsed.map_err(|e: bailey_trust::SealError| {
+            change::malformed(&self.state, operation, e.to_string())
+        })
     }
-}
-
-fn recipient_of(text: &str) -> Result<SealingRecipient, Status> {
-    text.parse()
-        .map_err(|e: bailey_trust::SealError| Status::invalid_argument(e.to_string()))
 }

@@ -1,16 +1,24 @@
 //! `LockService`, on the management socket. Whoever gets here has passed the gate.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bailey_error::status;
 use bailey_proto::management::v1::lock_service_server::LockService;
 use bailey_proto::management::v1::{ProposeRequest, ProposeResponse, SignRequest, SignResponse};
+use bailey_proto::trust::v1::Signed;
 use bailey_types::Sha256;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
+use crate::change;
 use crate::lock::{self, Error};
+use crate::record::Record;
 use crate::state::State;
+use crate::view::View;
+
+/// How many plugins one entry has room for: 64 bytes of name, 71 of image id, and what is between them.
+const PLUGINS: usize = 96;
 
 pub struct Lock {
     state: Arc<State>,
@@ -30,9 +38,11 @@ impl Lock {
         let now = self.state.clock.now();
         let proposed = self.state.notary.propose(&vault, present, proposal, now)?;
         let lock = serde_json::to_vec(&proposed.lock).map_err(Error::Encode)?;
+        let view = View::of(&proposed.lock).map_err(Error::Config)?;
         Ok(ProposeResponse {
             code: proposed.code,
             lock: lock.into(),
+            missing: view.missing(&vault),
         })
     }
 }
@@ -44,33 +54,61 @@ impl LockService for Lock {
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
         let proposed = self.proposed(&request.into_inner().proposal);
-        proposed.map(Response::new).map_err(|e| status(&e))
+        proposed
+            .map(Response::new)
+            .map_err(|e| self.refused("propose", &e))
     }
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let code = request.into_inner().code;
-        let now = self.state.clock.now();
-        let signed = self.state.notary.sign(&self.state.vault, &code, now);
-        let (lock, signed) = signed.map_err(|e| status(&e))?;
-        let images = lock
-            .plugins
-            .iter()
-            .map(|(name, locked)| (name, locked.proposed.image));
-        let images: std::collections::BTreeMap<_, _> = images.collect();
-        // The payload holds MACs under the vault's nonce, so its hash says nothing about the configuration in it.
-        let payload = Sha256::of(&signed.payload);
-        let fields = json!({ "serial": lock.serial, "plugins": images, "lock_sha256": payload });
-        // Without a record the signature does not leave; its serial stays used up.
-        self.state
-            .records
-            .before("lock.signed", &fields)
-            .await
-            .map_err(|e| status(&e))?;
-        tracing::info!(
-            lock.serial = lock.serial.0,
-            "signed the lock {}",
-            lock.serial
-        );
-        Ok(Response::new(SignResponse { lock: Some(signed) }))
+        let signed = self.signed(&request.into_inner().code).await;
+        let lock = signed.map_err(|e| self.refused("sign", &e))?;
+        Ok(Response::new(SignResponse { lock: Some(lock) }))
     }
+}
+
+impl Lock {
+    /// Signs what `code` names. Neither does the vault remember it nor does the signature leave before it is recorded.
+    async fn signed(&self, code: &str) -> Result<Signed, Error> {
+        let state = &self.state;
+        let signing = state.notary.sign(code, state.clock.now())?;
+        let remembered = change::recorded(
+            state,
+            |document| signing.remember(document),
+            |()| told(&signing.lock, &signing.signed),
+        );
+        remembered.await?;
+        state.notary.signed(code);
+        let serial = signing.lock.serial;
+        tracing::info!(lock.serial = serial.0, "signed the lock {serial}");
+        Ok(signing.signed)
+    }
+
+    fn refused(&self, operation: &'static str, error: &Error) -> Status {
+        if let Some(reason) = error.token() {
+            let fields = json!({ "operation": operation, "reason": reason });
+            self.state.records.refusal("lock.refused", &fields);
+        }
+        status(error)
+    }
+}
+
+/// What the audit log is told of a signature: several entries, where one has no room for all plugins.
+fn told(lock: &bailey_trust::Lock, signed: &Signed) -> Vec<Record> {
+    // The payload holds MACs under the vault's nonce, so its hash says nothing about the configuration in it.
+    let payload = Sha256::of(&signed.payload);
+    let record = |plugins: BTreeMap<_, _>| {
+        let fields = json!({ "serial": lock.serial, "plugins": plugins, "lock_sha256": payload });
+        Record::new("lock.signed", fields)
+    };
+    let images = lock.plugins.iter();
+    let images: Vec<_> = images
+        .map(|(name, locked)| (name, locked.proposed.image))
+        .collect();
+    if images.is_empty() {
+        return vec![record(BTreeMap::new())];
+    }
+    let parts = images.chunks(PLUGINS);
+    parts
+        .map(|part| record(part.iter().copied().collect()))
+        .collect()
 }

@@ -44,6 +44,7 @@ impl PresenceService for Presence {
         Ok(Response::new(RollResponse {
             services: self.state.roll.all(),
             posture: Posture::of(&self.state.vault.state()).to_string(),
+            missing: self.state.missing(),
         }))
     }
 }

@@ -9,11 +9,14 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::state::State;
-use crate::ticket::{Asked, Made, Now, Reason, Refused};
+use crate::ticket::{Asked, Granted, Made, Now, Reason, Refused};
 use crate::vault;
 
 /// Requests up to this size are sealed where they came in: up to 10 MiB are parsed, hashed and encrypted, which would keep everybody waiting.
 const SMALL_BYTES: usize = 16 << 10;
+
+/// How often other tasks run until a call is in its socket: the channel, its connection, and what gathers head, message and end.
+const HOPS: usize = 8;
 
 pub struct Tickets {
     state: Arc<State>,
@@ -47,33 +50,29 @@ impl TicketService for Tickets {
         request: Request<MakeTicketRequest>,
     ) -> Result<Response<MakeTicketResponse>, Status> {
         let request = request.into_inner();
-        let made = if request.request.len() <= SMALL_BYTES {
-            // Less than the way to another thread and back.
-            make(&self.state, &request)
-        } else {
-            let state = Arc::clone(&self.state);
-            let made = tokio::task::spawn_blocking(move || make(&state, &request)).await;
-            made.map_err(|e| {
-                tracing::error!(error = %e, "making a launch ticket panicked");
-                Status::internal("internal error")
-            })?
-        };
-        let made = made.map_err(|refused| self.refused(&refused))?;
-        let Made {
-            ticket,
-            sealed,
-            delivers,
-            record,
-        } = made;
-        let (records, record) = (&self.state.records, record.into());
-        if delivers {
-            // No value leaves the vault before audit has it on disk which.
-            let recorded = records.before("ticket.made", &record).await;
+        let small = request.request.len() <= SMALL_BYTES;
+        let granted = at_once(small, &self.state, move |state| grant(state, &request)).await?;
+        let granted = granted.map_err(|refused| self.refused(&refused))?;
+        let (delivers, record) = (granted.delivers, granted.record.clone().into());
+        let making = at_once(small, &self.state, move |state| state.office.make(&granted));
+        let records = &self.state.records;
+        let made = if delivers {
+            // No value leaves the vault before audit has it on disk which. While audit writes, the ticket is made.
+            let behind = async {
+                for _ in 0..HOPS {
+                    tokio::task::yield_now().await;
+                }
+                making.await
+            };
+            let (recorded, made) = tokio::join!(records.before("ticket.made", &record), behind);
             recorded.map_err(|e| status(&e))?;
+            made
         } else {
             // That the call is allowed is on disk already: policy does not decide before it is.
             records.note("ticket.made", &record);
-        }
+            making.await
+        };
+        let Made { ticket, sealed } = made?.map_err(|refused| self.refused(&refused))?;
         Ok(Response::new(MakeTicketResponse {
             ticket: Some(ticket),
             sealed: sealed.into(),
@@ -81,7 +80,25 @@ impl TicketService for Tickets {
     }
 }
 
-fn make(state: &State, request: &MakeTicketRequest) -> Result<Made, Refused> {
+/// Works on this thread, or on another what takes long.
+async fn at_once<T: Send + 'static>(
+    here: bool,
+    state: &Arc<State>,
+    work: impl FnOnce(&State) -> T + Send + 'static,
+) -> Result<T, Status> {
+    if here {
+        // Less than the way to another thread and back.
+        return Ok(work(state));
+    }
+    let state = Arc::clone(state);
+    let done = tokio::task::spawn_blocking(move || work(&state)).await;
+    done.map_err(|e| {
+        tracing::error!(error = %e, "making a launch ticket panicked");
+        Status::internal("internal error")
+    })
+}
+
+fn grant(state: &State, request: &MakeTicketRequest) -> Result<Granted, Refused> {
     let decision = request.decision.as_ref();
     let decision =
         decision.ok_or_else(|| Refused::early(Reason::BadDecision, "a decision is needed"))?;
@@ -102,5 +119,5 @@ fn make(state: &State, request: &MakeTicketRequest) -> Result<Made, Refused> {
         lock: &lock,
         vault: document.as_deref(),
     };
-    state.office.make(&asked, &now)
+    state.office.grant(&asked, &now)
 }

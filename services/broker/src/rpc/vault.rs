@@ -2,6 +2,7 @@
 
 mod asked;
 mod listed;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,14 +19,15 @@ use bailey_proto::management::v1::{
     StatusResponse,
 };
 use bailey_types::{PrincipalName, SecretName, TokenName};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use self::asked::invalid;
-use super::change;
+use self::asked::{Bad, parsed};
+use crate::change;
+use crate::record::Record;
 use crate::state::State;
-use crate::token::{BadScope, Bearer, Scope};
-use crate::vault::{Document, Nonce, PrincipalKind, Refused, SetOutcome, State as VaultState};
+use crate::token::{Bearer, Scope};
+use crate::vault::{Deed, Document, Nonce, PrincipalKind, State as VaultState};
 
 pub struct Vault {
     state: Arc<State>,
@@ -36,8 +38,12 @@ impl Vault {
         Self { state }
     }
 
-    fn note(&self, kind: &'static str, fields: &Json) {
-        self.state.records.note(kind, fields);
+    /// What was asked, or the answer to what nobody can do. That is recorded, too.
+    fn asked<T>(&self, operation: &'static str, asked: Result<T, Bad>) -> Result<T, Status> {
+        asked.map_err(|bad| match bad {
+            Bad::Refused(why) => change::refused(&self.state, operation, &json!({}), &why),
+            Bad::Malformed(why) => change::malformed(&self.state, operation, why),
+        })
     }
 }
 
@@ -46,10 +52,12 @@ impl VaultService for Vault {
     async fn init(&self, _: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
         let admin_token = Bearer::admin();
         let stack = self.state.trust.stack.clone();
-        let genesis = Document::genesis(stack, admin_token.hash(), Nonce::generate());
+        let mut genesis = Document::genesis(stack, admin_token.hash(), Nonce::generate());
+        // The first vault is made before there is an audit log to tell.
+        genesis.did_offline(Deed::Made, self.state.clock.now());
         self.state.vault.init(genesis).map_err(|e| status(&e))?;
         tracing::info!("made the vault");
-        self.note("vault.made", &json!({}));
+        self.state.news.notify_one();
         Ok(Response::new(InitResponse {
             admin_token: admin_token.expose().to_owned(),
         }))
@@ -75,23 +83,22 @@ impl VaultService for Vault {
         &self,
         request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
-        let asked = asked::set_secret(request.into_inner())?;
+        let asked = self.asked("set", asked::set_secret(request.into_inner()))?;
         let (name, now) = (asked.name.clone(), self.state.clock.now());
         let fields = json!({ "secret": name });
-        let (outcome, (grants, pattern)) = change(&self.state, "set", &fields, |document| {
-            let outcome = document.set_secret(asked, now)?;
-            let secret = document.secrets.get(&name);
-            let recorded = secret.map(|s| (s.authorized_principals.clone(), s.pattern));
-            Ok((outcome, recorded.unzip()))
-        })?;
-        let outcome = match outcome {
-            SetOutcome::Set => "set",
-            SetOutcome::Changed => "changed",
-        };
-        let fields =
-            json!({ "secret": name, "outcome": outcome, "granted_to": grants, "pattern": pattern });
-        self.note("secret.set", &fields);
-        let outcome = outcome.into();
+        let set = change::asked(
+            &self.state,
+            "set",
+            &fields,
+            |document| {
+                let outcome = document.set_secret(asked, now)?;
+                let secret = document.secrets.get(&name).cloned();
+                Ok((outcome, secret))
+            },
+            |(outcome, secret)| told::set(&fields, *outcome, secret.as_ref()),
+        );
+        let (outcome, _) = set.await?;
+        let outcome = told::outcome(outcome).into();
         Ok(Response::new(SetSecretResponse { outcome }))
     }
 
@@ -100,20 +107,19 @@ impl VaultService for Vault {
         request: Request<RollSecretRequest>,
     ) -> Result<Response<RollSecretResponse>, Status> {
         let RollSecretRequest { name, value } = request.into_inner();
-        let name: SecretName = name.parse().map_err(invalid)?;
-        let value = asked::value(&value)?;
-        let now = self.state.clock.now();
-        let roll_count = change(
+        let name: SecretName = self.asked("roll", parsed(&name))?;
+        let value = self.asked("roll", asked::value(&value))?;
+        let (fields, now) = (json!({ "secret": name }), self.state.clock.now());
+        let rolled = change::asked(
             &self.state,
             "roll",
-            &json!({ "secret": name }),
+            &fields,
             |document| document.roll(&name, value, now),
-        )?;
-        let fields = json!({ "secret": name, "roll_count": roll_count });
-        self.note("secret.rolled", &fields);
+            |count| vec![Record::new("secret.rolled", fields.clone()).with("roll_count", *count)],
+        );
         Ok(Response::new(RollSecretResponse {
+            roll_count: rolled.await?,
             outcome: "rolled".into(),
-            roll_count,
         }))
     }
 
@@ -121,14 +127,16 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokeSecretRequest>,
     ) -> Result<Response<RevokeSecretResponse>, Status> {
-        let name: SecretName = request.into_inner().name.parse().map_err(invalid)?;
-        let now = self.state.clock.now();
-        let fields = json!({ "secret": name });
-        if change(&self.state, "revoke", &fields, |document| {
-            document.revoke(&name, now)
-        })? {
-            self.note("secret.revoked", &fields);
-        }
+        let name: SecretName = self.asked("revoke", parsed(&request.into_inner().name))?;
+        let (fields, now) = (json!({ "secret": name }), self.state.clock.now());
+        let revoked = change::asked(
+            &self.state,
+            "revoke",
+            &fields,
+            |document| document.revoke(&name, now),
+            |revoked| told::once(*revoked, "secret.revoked", &fields),
+        );
+        revoked.await?;
         let outcome = "revoked".into();
         Ok(Response::new(RevokeSecretResponse { outcome }))
     }
@@ -137,29 +145,30 @@ impl VaultService for Vault {
         &self,
         request: Request<ImportSecretsRequest>,
     ) -> Result<Response<ImportSecretsResponse>, Status> {
-        let import = asked::import(request.into_inner())?;
-        let (apply, now) = (import.apply, self.state.clock.now());
+        let import = self.asked("import", asked::import(request.into_inner()))?;
+        let now = self.state.clock.now();
         let lock = self.state.lock.current().ok();
-        let deliveries = lock.as_ref().map(|lock| &lock.view);
-        let outcome = if apply {
-            change(&self.state, "import", &json!({}), |document| {
-                import.run(document, deliveries, now)
-            })?
-        } else {
+        let view = lock.as_ref().map(|lock| &lock.view);
+        if !import.apply {
             // The same on a copy: what a preview says is what would happen.
             let document = self.state.vault.document().map_err(|e| status(&e))?;
             let mut copy = Document::clone(&document);
-            import
-                .run(&mut copy, deliveries, now)
-                .map_err(|e| status(&e))?
-        };
-        if apply {
-            for name in &outcome.registered {
-                self.note("principal.registered", &json!({ "principal": name }));
-            }
-            for imported in outcome.secrets.iter().filter(|s| s.skipped.is_none()) {
-                let fields = json!({ "secret": imported.name, "outcome": "imported" });
-                self.note("secret.set", &fields);
+            let outcome = import.run(&mut copy, view, now).map_err(|e| status(&e))?;
+            return Ok(Response::new(outcome.into()));
+        }
+        let fields = json!({});
+        let done = change::asked(
+            &self.state,
+            "import",
+            &fields,
+            |document| import.run(document, view, now),
+            told::imported,
+        );
+        let outcome = done.await?;
+        for imported in &outcome.secrets {
+            if let Some(why) = &imported.skipped {
+                let fields = json!({ "secret": imported.name });
+                change::left_out(&self.state, "import", &fields, why);
             }
         }
         Ok(Response::new(outcome.into()))
@@ -175,14 +184,18 @@ impl VaultService for Vault {
         request: Request<RegisterPrincipalRequest>,
     ) -> Result<Response<RegisterPrincipalResponse>, Status> {
         let RegisterPrincipalRequest { name, kind } = request.into_inner();
-        let name: PrincipalName = name.parse().map_err(invalid)?;
-        let kind: PrincipalKind = kind.parse().map_err(|e: Refused| status(&e))?;
+        let name: PrincipalName = self.asked("register", parsed(&name))?;
+        let kind = kind.parse::<PrincipalKind>().map_err(Bad::from);
+        let kind = self.asked("register", kind)?;
         let fields = json!({ "principal": name, "kind": kind });
-        let registered = change(&self.state, "register", &fields, |document| {
-            document.register(name.clone(), kind)
-        })?;
-        let outcome = if registered {
-            self.note("principal.registered", &fields);
+        let registered = change::asked(
+            &self.state,
+            "register",
+            &fields,
+            |document| document.register(name.clone(), kind),
+            |registered| told::once(*registered, "principal.registered", &fields),
+        );
+        let outcome = if registered.await? {
             "principal_registered"
         } else {
             "exists"
@@ -195,13 +208,17 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokePrincipalRequest>,
     ) -> Result<Response<RevokePrincipalResponse>, Status> {
-        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
+        let name = parsed(&request.into_inner().name);
+        let name: PrincipalName = self.asked("revoke_principal", name)?;
         let fields = json!({ "principal": name });
-        if change(&self.state, "revoke_principal", &fields, |document| {
-            document.revoke_principal(&name)
-        })? {
-            self.note("principal.revoked", &fields);
-        }
+        let revoked = change::asked(
+            &self.state,
+            "revoke_principal",
+            &fields,
+            |document| document.revoke_principal(&name),
+            |revoked| told::once(*revoked, "principal.revoked", &fields),
+        );
+        revoked.await?;
         let outcome = "principal_revoked".into();
         Ok(Response::new(RevokePrincipalResponse { outcome }))
     }
@@ -210,16 +227,17 @@ impl VaultService for Vault {
         &self,
         request: Request<PurgePrincipalRequest>,
     ) -> Result<Response<PurgePrincipalResponse>, Status> {
-        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
-        let now = self.state.clock.now();
-        let stripped = change(
+        let name = parsed(&request.into_inner().name);
+        let name: PrincipalName = self.asked("purge_principal", name)?;
+        let (fields, now) = (json!({ "principal": name }), self.state.clock.now());
+        let purged = change::asked(
             &self.state,
             "purge_principal",
-            &json!({ "principal": name }),
+            &fields,
             |document| document.purge_principal(&name, now),
-        )?;
-        let fields = json!({ "principal": name, "secrets": stripped });
-        self.note("principal.purged", &fields);
+            |stripped| Record::new("principal.purged", fields.clone()).naming("secrets", stripped),
+        );
+        let stripped = purged.await?;
         Ok(Response::new(PurgePrincipalResponse {
             outcome: "principal_purged".into(),
             stripped: stripped.iter().map(ToString::to_string).collect(),
@@ -230,21 +248,22 @@ impl VaultService for Vault {
         &self,
         request: Request<RollPrincipalRequest>,
     ) -> Result<Response<RollPrincipalResponse>, Status> {
-        let name: PrincipalName = request.into_inner().name.parse().map_err(invalid)?;
-        let now = self.state.clock.now();
-        let outcome = change(
+        let name = parsed(&request.into_inner().name);
+        let name: PrincipalName = self.asked("roll_principal", name)?;
+        let (fields, now) = (json!({ "principal": name }), self.state.clock.now());
+        let rolled = change::asked(
             &self.state,
             "roll_principal",
-            &json!({ "principal": name }),
+            &fields,
             |document| document.roll_principal(&name, now),
-        )?;
-        let (rolled, skipped) = (&outcome.rolled, &outcome.skipped);
-        let fields = json!({ "principal": name, "rolled": rolled, "skipped": skipped });
-        self.note("principal.rolled", &fields);
+            |outcome| told::rolled(&fields, outcome),
+        );
+        let outcome = rolled.await?;
+        let names = |names: &[SecretName]| names.iter().map(ToString::to_string).collect();
         Ok(Response::new(RollPrincipalResponse {
             name: name.to_string(),
-            rolled: rolled.iter().map(ToString::to_string).collect(),
-            skipped: skipped.iter().map(ToString::to_string).collect(),
+            rolled: names(&outcome.rolled),
+            skipped: names(&outcome.skipped),
         }))
     }
 
@@ -253,16 +272,20 @@ impl VaultService for Vault {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let CreateTokenRequest { name, scopes } = request.into_inner();
-        let name: TokenName = name.parse().map_err(invalid)?;
-        let scopes: Result<BTreeSet<Scope>, BadScope> =
-            scopes.iter().map(|scope| scope.parse()).collect();
-        let scopes = scopes.map_err(invalid)?;
+        let name: TokenName = self.asked("create_token", parsed(&name))?;
+        let scopes: Result<BTreeSet<Scope>, Bad> =
+            scopes.iter().map(|scope| parsed(scope)).collect();
+        let scopes = self.asked("create_token", scopes)?;
         let (token, now) = (Bearer::api(), self.state.clock.now());
         let fields = json!({ "token": name, "scopes": scopes });
-        change(&self.state, "create_token", &fields, |document| {
-            document.add_token(name, token.hash(), scopes, now)
-        })?;
-        self.note("token.created", &fields);
+        let created = change::asked(
+            &self.state,
+            "create_token",
+            &fields,
+            |document| document.add_token(name, token.hash(), scopes, now),
+            |()| vec![Record::new("token.created", fields.clone())],
+        );
+        created.await?;
         Ok(Response::new(CreateTokenResponse {
             token: token.expose().to_owned(),
         }))
@@ -272,12 +295,16 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let name: TokenName = request.into_inner().name.parse().map_err(invalid)?;
+        let name: TokenName = self.asked("revoke_token", parsed(&request.into_inner().name))?;
         let fields = json!({ "token": name });
-        change(&self.state, "revoke_token", &fields, |document| {
-            document.revoke_token(&name)
-        })?;
-        self.note("token.revoked", &fields);
+        let revoked = change::asked(
+            &self.state,
+            "revoke_token",
+            &fields,
+            |document| document.revoke_token(&name),
+            |()| vec![Record::new("token.revoked", fields.clone())],
+        );
+        revoked.await?;
         let outcome = "token_revoked".into();
         Ok(Response::new(RevokeTokenResponse { outcome }))
     }

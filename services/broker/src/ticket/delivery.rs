@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bailey_config::PluginConfig;
-use bailey_trust::Lock;
+use bailey_config::{Config, PluginConfig};
 use bailey_types::{PluginName, PrincipalName, SecretName};
 
 use super::Reason;
@@ -23,9 +22,8 @@ pub struct Delivery {
     pub config_refs: BTreeSet<SecretName>,
 }
 
-/// Takes the deliveries out of a lock's configuration. The error is for the operator.
-pub fn of_lock(lock: &Lock) -> Result<Deliveries, String> {
-    let config = bailey_config::parse(&lock.config_files).map_err(|e| e.to_string())?;
+/// What a configuration says of them.
+pub fn deliveries(config: &Config) -> Deliveries {
     let delivery = |(name, plugin): (&PluginName, &PluginConfig)| {
         let delivery = Delivery {
             principal: plugin.vault_principal.clone(),
@@ -34,7 +32,7 @@ pub fn of_lock(lock: &Lock) -> Result<Deliveries, String> {
         };
         (name.clone(), delivery)
     };
-    Ok(config.enabled_plugins().map(delivery).collect())
+    config.enabled_plugins().map(delivery).collect()
 }
 
 /// What is delivered, and what is not although it was granted.

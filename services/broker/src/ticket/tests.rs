@@ -3,7 +3,8 @@ mod references;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_trust::{
-    DecisionOrigin, Lock, ProposedPlugin, SealingKey, StatementError, sign, verify,
+    DecisionOrigin, Lock, ProposedPlugin, SealingKey, SealingSession, SessionReader,
+    StatementError, sign, verify,
 };
 use bailey_types::{
     AttemptNumber, DecisionId, ImageId, JobId, OriginId, PluginName, PrincipalName, SecretName,
@@ -19,11 +20,20 @@ const EPOCH: &str = "epoch-of-this-life";
 const REQUEST: &[u8] = br#"{"protocol":2,"command":"handle","config":{},"payload":{"a":1}}"#;
 const CANARY: &str = "canary-\"7b1d\\";
 
+/// A ticket, and what was decided about it.
+#[derive(Debug)]
+struct Made {
+    ticket: Signed,
+    sealed: Vec<u8>,
+    delivers: bool,
+    record: Fields,
+}
+
 struct World {
     policy: SigningKey,
-    socket_proxy: SealingKey,
+    socket_proxy: SessionReader,
     office: Office,
-    lock: Loaded<Deliveries>,
+    lock: Loaded<View>,
     vault: Document,
     decision: Decision,
     request: Vec<u8>,
@@ -40,13 +50,13 @@ impl World {
         let office = Office {
             policy: policy.verifying_key(),
             key: broker,
-            socket_proxy: socket_proxy.recipient(),
+            socket_proxy: SealingSession::new(socket_proxy.recipient()),
             epoch: EPOCH.into(),
             consumed: Consumed::new(100),
         };
         Self {
             policy,
-            socket_proxy,
+            socket_proxy: SessionReader::new(socket_proxy),
             office,
             lock: lock(&nonce),
             vault: vault(nonce),
@@ -68,14 +78,19 @@ impl World {
             request: &self.request,
             container: &self.container,
         };
-        self.office.make(
-            &asked,
-            &Now {
-                time: self.now,
-                lock: &self.lock,
-                vault,
-            },
-        )
+        let now = Now {
+            time: self.now,
+            lock: &self.lock,
+            vault,
+        };
+        let granted = self.office.grant(&asked, &now)?;
+        let super::Made { ticket, sealed } = self.office.make(&granted)?;
+        Ok(Made {
+            ticket,
+            sealed,
+            delivers: granted.delivers,
+            record: granted.record,
+        })
     }
 
     fn make(&self) -> Result<Made, Refused> {
@@ -106,7 +121,7 @@ fn image(digit: &str) -> ImageId {
     format!("sha256:{}", digit.repeat(64)).parse().unwrap()
 }
 
-fn lock(nonce: &Nonce) -> Loaded<Deliveries> {
+fn lock(nonce: &Nonce) -> Loaded<View> {
     let tree = Blake3([7; 32]);
     let proposed = ProposedPlugin {
         tree_blake3: tree,
@@ -136,7 +151,10 @@ fn lock(nonce: &Nonce) -> Loaded<Deliveries> {
     };
     Loaded {
         lock,
-        view: BTreeMap::from([(plugin(), delivery)]),
+        view: View {
+            deliveries: BTreeMap::from([(plugin(), delivery)]),
+            ..View::default()
+        },
     }
 }
 
@@ -203,6 +221,7 @@ fn a_ticket_carries_the_request_with_the_plugins_own_secrets() {
     assert!(last.ends_with(&REQUEST[1..]));
     let last: serde_json::Value = serde_json::from_slice(&last).unwrap();
     assert_eq!(last["secrets"], json!({ "demo_key": CANARY }));
+    assert!(made.delivers, "its record comes first");
     let ticket = verify::<Ticket>(&made.ticket, &world.office.key.verifying_key()).unwrap();
     let ticket = ticket.statement;
     assert_eq!(
@@ -295,7 +314,7 @@ fn each_deviation_is_refused_for_its_own_reason() {
         (Reason::NotLocked, |w| {
             w.decision.plugin = "echo".parse().unwrap();
         }),
-        (Reason::NotLocked, |w| w.lock.view.clear()),
+        (Reason::NotLocked, |w| w.lock.view.deliveries.clear()),
         (Reason::WrongImage, |w| w.decision.image = image("b")),
         (Reason::WrongGrant, |w| {
             w.decision.account = "root".parse().unwrap();
@@ -360,7 +379,13 @@ fn who_the_vault_does_not_know_runs_without_secrets_unless_it_requires_them() {
                 let name: PrincipalName = "greet".parse().unwrap();
                 world.vault.principals.remove(&name);
             }
-            world.lock.view.get_mut(&plugin()).unwrap().requires_vault = requires_vault;
+            world
+                .lock
+                .view
+                .deliveries
+                .get_mut(&plugin())
+                .unwrap()
+                .requires_vault = requires_vault;
             let made = world.make_with(vault.then_some(&world.vault));
             if requires_vault && !known {
                 assert_eq!(reason(made), Reason::RequiresVault);
@@ -396,7 +421,13 @@ fn a_plugin_does_not_inherit_from_a_principal_of_another_kind() {
 #[test]
 fn a_plugin_gets_the_secrets_of_the_principal_that_the_lock_names() {
     let mut world = World::new();
-    world.lock.view.get_mut(&plugin()).unwrap().principal = "other".parse().unwrap();
+    world
+        .lock
+        .view
+        .deliveries
+        .get_mut(&plugin())
+        .unwrap()
+        .principal = "other".parse().unwrap();
     let made = world.make().unwrap();
     assert_eq!(made.record["secrets"], json!(["others_key"]));
 }
@@ -418,6 +449,7 @@ fn a_plugin_that_has_changed_gets_no_secret() {
     assert_eq!(world.opened(&made), REQUEST);
     assert_eq!(made.record["account"], json!("untrusted"));
     assert_eq!(made.record["secrets"], json!([]));
+    assert!(!made.delivers);
     assert_eq!(made.record["fingerprint_mismatch"], json!(["demo_key"]));
     // Its neighbour: the same plugin, decided about as it was sealed.
     let mut world = untrusted();
@@ -429,7 +461,13 @@ fn a_plugin_that_has_changed_gets_no_secret() {
 #[test]
 fn a_plugin_that_has_changed_does_not_run_if_it_cannot_do_without_secrets() {
     let mut world = untrusted();
-    world.lock.view.get_mut(&plugin()).unwrap().requires_vault = true;
+    world
+        .lock
+        .view
+        .deliveries
+        .get_mut(&plugin())
+        .unwrap()
+        .requires_vault = true;
     assert_eq!(reason(world.make()), Reason::RequiresVault);
 }
 

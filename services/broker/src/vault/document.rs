@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::offline::Offline;
 use super::recipients::Recipient;
-pub use recipe::{Alphabet, Recipe};
+pub use principal::Rolled;
+pub use recipe::{Alphabet, Recipe, RecipeChange};
 pub use secret::{Imported, SetOutcome, SetSecret};
 
 use super::refused::Refused;
@@ -34,6 +35,9 @@ pub struct Document {
     pub version: u32,
     /// The stack it belongs to.
     pub stack: StackId,
+    /// How often it was changed. The audit log has the same number with the record of each change, so that an older vault in its place shows.
+    #[serde(default)]
+    pub revision: u64,
     /// BLAKE3 of the admin token.
     pub admin_token: Blake3,
     /// Keys the MACs of plugin trees.
@@ -49,7 +53,7 @@ pub struct Document {
     /// Who else can open the vault.
     #[serde(default)]
     pub recipients: BTreeMap<SealingRecipient, Recipient>,
-    /// What was done while the broker did not run, until the audit log has it.
+    /// What was done when there was no way to the audit log, until that has it.
     #[serde(default)]
     pub unrecorded: Vec<Offline>,
 }
@@ -236,6 +240,7 @@ impl Document {
         Self {
             version: 1,
             stack,
+            revision: 0,
             admin_token,
             nonce,
             secrets: BTreeMap::new(),

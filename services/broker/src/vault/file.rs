@@ -28,6 +28,9 @@ pub enum FileError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// A folder, a pipe or a link stands in its place.
+    #[error("{0} is no file: put the vault back, or take away what is there")]
+    NoFile(PathBuf),
     /// The file system refuses.
     #[error(transparent)]
     Io(#[from] Failed),
@@ -54,22 +57,14 @@ impl VaultFile {
     pub const LIMIT_BYTES: u64 = 32 << 20;
     /// The file's name.
     pub const NAME: &'static str = "vault.age";
-    const EXCLUSIVE: &'static str = ".vault.age.lock";
 
     /// Takes the directory for this process, and removes what an interrupted write left there.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
-        let path = dir.join(Self::EXCLUSIVE);
-        let exclusive = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("opening", &path))?;
-        durable::give(&exclusive, dir).map_err(failed("giving its owner", &path))?;
-        let exclusive = Exclusive::take(exclusive).map_err(|e| match e {
+        // The folder itself, so that there is no file that somebody who was killed could leave as his own.
+        let folder = File::open(dir).map_err(failed("opening", dir))?;
+        let exclusive = Exclusive::take(folder).map_err(|e| match e {
             TryLockError::WouldBlock => FileError::TwoWriters(dir.join(Self::NAME)),
-            TryLockError::Error(e) => failed("locking", &path)(e).into(),
+            TryLockError::Error(e) => failed("locking", dir)(e).into(),
         })?;
         durable::clear(&dir.join(Self::NAME))?;
         Ok(Self {
@@ -103,11 +98,24 @@ impl VaultFile {
 
     fn load(&self) -> Result<Option<Vec<u8>>, FileError> {
         let path = self.dir.join(Self::NAME);
-        let file = match File::open(&path) {
+        // A link could lead out of the volume, and opening a pipe that nobody writes to would never end.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(&path);
+        let file = match opened {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                return Err(FileError::NoFile(path));
+            }
             Err(e) => return Err(failed("opening", &path)(e).into()),
         };
+        let metadata = file.metadata().map_err(failed("looking at", &path))?;
+        if !metadata.is_file() {
+            return Err(FileError::NoFile(path));
+        }
         let mut blob = Vec::new();
         let mut limited = file.take(Self::LIMIT_BYTES + 1);
         let size = limited

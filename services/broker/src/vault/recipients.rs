@@ -53,28 +53,6 @@ impl Document {
     /// Most recipients besides the stack's own key.
     pub const RECIPIENT_LIMIT: usize = 8;
 
-    /// Whether [`Document::add_recipient`] would add it. `false`: it is there already.
-    pub fn would_add_recipient(
-        &self,
-        own: &SealingRecipient,
-        recipient: &SealingRecipient,
-        note: &str,
-    ) -> Result<bool, Refused> {
-        if note.len() > Self::DESCRIPTION_LIMIT_BYTES {
-            return Err(Refused::NoteTooLong);
-        }
-        if recipient == own {
-            return Err(Refused::Own);
-        }
-        if self.recipients.contains_key(recipient) {
-            return Ok(false);
-        }
-        if self.recipients.len() >= Self::RECIPIENT_LIMIT {
-            return Err(Refused::Full);
-        }
-        Ok(true)
-    }
-
     /// Adds one. `false`: it was there already.
     pub fn add_recipient(
         &mut self,
@@ -83,13 +61,22 @@ impl Document {
         note: String,
         now: Timestamp,
     ) -> Result<bool, Refused> {
-        let adds = self.would_add_recipient(own, &recipient, &note)?;
-        if adds {
-            let added_at = now;
-            self.recipients
-                .insert(recipient, Recipient { note, added_at });
+        if note.len() > Self::DESCRIPTION_LIMIT_BYTES {
+            return Err(Refused::NoteTooLong);
         }
-        Ok(adds)
+        if recipient == *own {
+            return Err(Refused::Own);
+        }
+        if self.recipients.contains_key(&recipient) {
+            return Ok(false);
+        }
+        if self.recipients.len() >= Self::RECIPIENT_LIMIT {
+            return Err(Refused::Full);
+        }
+        let added_at = now;
+        self.recipients
+            .insert(recipient, Recipient { note, added_at });
+        Ok(true)
     }
 
     /// Removes one: from the next save on, which is this one's, its key opens the vault no more. Copies made before stay open to it.

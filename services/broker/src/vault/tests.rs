@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::slice::from_ref;
 
 use bailey_types::{SecretName, Timestamp};
 use zeroize::Zeroizing;
@@ -227,12 +228,15 @@ fn a_bad_key_seals_even_where_there_is_no_vault() {
 fn what_is_not_our_vault_is_never_opened_or_replaced() {
     let fixture = Fixture::new();
     let recipient = fixture.key.recipient();
-    let mut foreign = fixture.genesis();
-    foreign.stack = "other".parse().unwrap();
-    let foreign = serde_json::to_vec(&foreign).unwrap();
-    let plain = serde_json::to_vec(&fixture.genesis()).unwrap();
+    let written = |document: &Document, author: &SealingKey| {
+        content::seal(document, from_ref(&recipient), &[Author::of(author)]).unwrap()
+    };
+    let mut another = fixture.genesis();
+    another.stack = "other".parse().unwrap();
+    let ours = fixture.genesis();
+    let plain = serde_json::to_vec(&ours).unwrap();
     let extra = [br#"{"extra":1,"#, &plain[1..]].concat();
-    let cases: [(&str, Vec<u8>, &str); 6] = [
+    let cases: [(&str, Vec<u8>, &str); 8] = [
         ("empty", Vec::new(), "opening"),
         ("unencrypted", plain.clone(), "opening"),
         (
@@ -248,16 +252,85 @@ fn what_is_not_our_vault_is_never_opened_or_replaced() {
         ),
         (
             "of another stack",
-            recipient.seal(&foreign).unwrap(),
+            written(&another, &fixture.key),
             "it belongs to the stack other",
+        ),
+        // Whoever knows the public key can make these two.
+        (
+            "of somebody who has another key",
+            written(&ours, &SealingKey::generate()),
+            "it is foreign",
+        ),
+        (
+            "of nobody",
+            recipient.seal(&plain).unwrap(),
+            "bailey vault adopt",
         ),
     ];
     for (what, blob, reason) in cases {
         never_opened(&fixture, what, &blob, reason);
     }
     // The permitted neighbour of all of them.
-    std::fs::write(fixture.path("vault.age"), recipient.seal(&plain).unwrap()).unwrap();
+    std::fs::write(fixture.path("vault.age"), written(&ours, &fixture.key)).unwrap();
     assert!(fixture.open().document().is_ok());
+}
+
+#[test]
+fn every_change_has_a_number_of_its_own() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let revision = || vault.document().unwrap().revision;
+    let before = revision();
+    let register =
+        || vault.plan(|document| document.register(principal("echo"), PrincipalKind::Plugin));
+    assert_eq!(register().unwrap().revision(), Some(before + 1));
+    assert_eq!(revision(), before, "a plan changes nothing");
+    vault.commit(register().unwrap()).unwrap();
+    assert_eq!(revision(), before + 1);
+    assert_eq!(register().unwrap().revision(), None);
+    vault.did_offline(Deed::Restored, Timestamp(1)).unwrap();
+    assert_eq!(revision(), before + 2);
+    // A plan goes on top of what only forgets what was told, and of nothing else.
+    let planned = || vault.plan(|it| it.register(principal("later"), PrincipalKind::Plugin));
+    let mut late = planned().unwrap();
+    // What only says that the audit log was told is no change.
+    let done = vault.document().unwrap().unrecorded.clone();
+    vault.recorded(&done).unwrap();
+    assert!(vault.document().unwrap().unrecorded.is_empty());
+    assert_eq!(revision(), before + 2);
+    vault.rebase(&mut late).unwrap();
+    let mut later = planned().unwrap();
+    vault.commit(late).unwrap();
+    assert!(vault.document().unwrap().unrecorded.is_empty());
+    assert!(matches!(vault.rebase(&mut later), Err(Error::Moved)));
+}
+
+#[test]
+fn a_plan_on_what_is_not_there_any_more_is_not_carried_out() {
+    let fixture = Fixture::new();
+    let vault = fixture.filled();
+    let plan = |name: &'static str| {
+        vault.plan(move |document| document.register(principal(name), PrincipalKind::Plugin))
+    };
+    let (first, second) = (plan("first").unwrap(), plan("second").unwrap());
+    assert!(vault.commit(first).unwrap());
+    assert!(matches!(vault.commit(second), Err(Error::Moved)));
+    let principals = &vault.document().unwrap().principals;
+    assert!(principals.contains_key(&principal("first")));
+    assert!(!principals.contains_key(&principal("second")));
+}
+
+/// A custody that was killed while it ran as root left a file that the broker could not open.
+#[test]
+fn a_writer_leaves_nothing_that_keeps_the_next_one_out() {
+    let fixture = Fixture::new();
+    drop(fixture.filled());
+    let left: Vec<_> = std::fs::read_dir(&fixture.folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
 }
 
 #[test]

@@ -136,14 +136,20 @@ impl WipingBuffer {
         Self::default()
     }
 
+    /// An empty buffer that need not grow before it has so many bytes.
+    pub fn with_capacity(size_bytes: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(size_bytes)))
+    }
+
     /// What was written.
     pub fn as_slice(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl io::Write for WipingBuffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl WipingBuffer {
+    /// Writes `bytes` behind what is there.
+    pub fn push(&mut self, bytes: &[u8]) {
         let needed = self.0.len() + bytes.len();
         if needed > self.0.capacity() {
             // `Vec` would free its old memory as it is.
@@ -154,6 +160,12 @@ impl io::Write for WipingBuffer {
             self.0 = larger;
         }
         self.0.extend_from_slice(bytes);
+    }
+}
+
+impl io::Write for WipingBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
         Ok(bytes.len())
     }
 

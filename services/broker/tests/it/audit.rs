@@ -18,6 +18,17 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+/// What becomes of an entry that is to be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is on disk, and that is answered.
+    Take,
+    /// It is refused.
+    Refuse,
+    /// It is on disk, and nobody hears of it.
+    Hold,
+}
+
 /// The log of a stack under test.
 #[derive(Clone)]
 pub struct Audit {
@@ -25,6 +36,7 @@ pub struct Audit {
     broker: VerifyingKey,
     /// Size of the log, and how often the broker co-signed it.
     progress: Arc<watch::Sender<(u64, u64)>>,
+    mode: Arc<watch::Sender<Mode>>,
 }
 
 impl Audit {
@@ -39,7 +51,18 @@ impl Audit {
             log,
             broker: trust.signing.broker,
             progress,
+            mode: Arc::new(watch::Sender::new(Mode::Take)),
         }
+    }
+
+    pub fn behave(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// How many entries of this kind there are now.
+    pub fn count(&self, kind: &str) -> usize {
+        let all = self.all();
+        all.iter().filter(|entry| entry["kind"] == kind).count()
     }
 
     /// Serves the log on the mesh until the answer is dropped.
@@ -50,10 +73,16 @@ impl Audit {
 
     /// Waits for an entry of this kind; answers its fields.
     pub async fn entry(&self, kind: &str) -> Json {
+        self.entry_that(kind, |_| true).await
+    }
+
+    /// Waits for an entry of this kind whose fields are as wanted; answers them.
+    pub async fn entry_that(&self, kind: &str, is: impl Fn(&Json) -> bool) -> Json {
         let mut progress = self.progress.subscribe();
+        let wanted = |entry: &&Json| entry["kind"] == kind && is(&entry["fields"]);
         loop {
             progress.borrow_and_update();
-            if let Some(found) = self.all().iter().find(|entry| entry["kind"] == kind) {
+            if let Some(found) = self.all().iter().find(wanted) {
                 assert_eq!(found["actor"], "broker");
                 return found["fields"].clone();
             }
@@ -91,6 +120,9 @@ impl AuditService for Audit {
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
         let actor = Caller::of(&request)?.service().to_string();
+        if *self.mode.borrow() == Mode::Refuse {
+            return Err(Status::invalid_argument("entry 0: it is refused"));
+        }
         let new = |entry: &bailey_proto::audit::v1::Entry| NewEntry {
             at: Timestamp(0),
             actor: actor.clone(),
@@ -98,10 +130,14 @@ impl AuditService for Audit {
             fields: RawValue::from_string(entry.fields_json.clone()).unwrap(),
         };
         let entries: Vec<_> = request.get_ref().entries.iter().map(new).collect();
-        let mut log = self.log();
-        let appended = log.append(&entries).unwrap();
-        let checkpoint = log.note().to_vec().into();
+        let (appended, checkpoint) = {
+            let mut log = self.log();
+            let appended = log.append(&entries).unwrap();
+            (appended, log.note().to_vec().into())
+        };
         self.progress.send_modify(|(size, _)| *size = appended.size);
+        let mut mode = self.mode.subscribe();
+        mode.wait_for(|mode| *mode != Mode::Hold).await.unwrap();
         Ok(Response::new(AppendResponse {
             first_index: appended.first_index,
             checkpoint,

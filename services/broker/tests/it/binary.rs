@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use crate::harness::CONFIG;
 
-fn spawn(stack: &TestStack) -> Child {
+pub fn spawn(stack: &TestStack) -> Child {
     let ctx = stack.context(Service::Broker);
     let socket = ctx.settings.management_socket(Service::Broker);
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
@@ -19,6 +19,10 @@ fn spawn(stack: &TestStack) -> Child {
         .args(["--secrets-dir".as_ref(), stack.secrets_dir().as_os_str()])
         .args(["--data-dir".as_ref(), ctx.settings.data_dir.as_os_str()])
         .args(["--run-dir".as_ref(), ctx.settings.run_dir.as_os_str()])
+        .args([
+            "--peer",
+            &format!("audit={}", ctx.settings.peer(Service::Audit)),
+        ])
         .args(["--listen", &ctx.settings.listen.to_string()])
         .args(["--enrol-listen", &stack.enrolment_address().to_string()])
         .args(["--health-listen", "127.0.0.1:0"])
@@ -30,7 +34,7 @@ fn spawn(stack: &TestStack) -> Child {
 }
 
 /// Reads the log until a line holds `wanted`, or to its end; answers all that was read.
-async fn read_until(child: &mut Child, wanted: &str) -> String {
+pub async fn read_until(child: &mut Child, wanted: &str) -> String {
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
     let mut read = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {

@@ -29,7 +29,7 @@ use tonic::{Request, Status};
 
 use crate::audit::Audit;
 
-pub const CONFIG: &str = "accounts:\n  default: {}\nplugins:\n  greet: {}\n";
+pub const CONFIG: &str = "accounts:\n  default: {}\nplugins:\n  greet: {}\nupstreams:\n  model: {url: 'https://api.example.com/v1', secret_ref: model-key}\n";
 
 /// A broker that runs until this is dropped.
 pub struct Broker {
@@ -140,15 +140,7 @@ impl Broker {
 
     /// A connection to the management socket.
     pub async fn channel(&self) -> Channel {
-        let path = self.socket();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        Endpoint::from_static("http://manage")
-            .connect_with_connector(connector)
-            .await
-            .unwrap()
+        channel_to(self.socket()).await
     }
 
     pub async fn vault(&self, token: &str) -> VaultServiceClient<Bearing> {
@@ -232,9 +224,21 @@ impl Broker {
     }
 }
 
+/// A connection to the socket at `path`.
+pub async fn channel_to(path: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://manage")
+        .connect_with_connector(connector)
+        .await
+        .unwrap()
+}
+
 /// Adds the admin token; an empty one is left out.
 #[derive(Clone)]
-pub struct Bearer(String);
+pub struct Bearer(pub String);
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

@@ -14,7 +14,9 @@ use bailey_proto::management::v1::{
     RotateIntermediateResponse,
 };
 use bailey_service::Context;
+use bailey_test::TestStack;
 use bailey_types::Service;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -344,4 +346,35 @@ async fn a_new_root_keeps_vault_and_tokens_and_shuts_out_the_old_one() {
     let refused = epochs.epoch(EpochRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     rotate(&broker, &admin).await.unwrap();
+}
+
+/// Whoever can write the volume can seal something to the broker, whose public key is no secret.
+#[tokio::test]
+async fn an_intermediate_that_somebody_put_in_place_is_not_issued_from() {
+    let mut broker = Broker::start().await;
+    let told = broker.pki("").await.pki_status(PkiStatusRequest {}).await;
+    let root = told.unwrap().into_inner().root.unwrap().sha256;
+    broker.stop().await;
+    let other = TestStack::new();
+    let read = |name: &str| std::fs::read(other.secrets_dir().join(name)).unwrap();
+    let sealed_key = read("intermediate.key.age");
+    let key = other.vault_key().open(&sealed_key, 64 << 10).unwrap();
+    let forged = json!({
+        "version": 1, "root": root, "retired": [],
+        "certificate": String::from_utf8(read("intermediate.pem")).unwrap(),
+        "key": String::from_utf8(key.to_vec()).unwrap(),
+    });
+    let sealed = broker
+        .stack
+        .trust()
+        .vault
+        .seal(forged.to_string().as_bytes());
+    let ctx = broker.stack.context(Service::Broker);
+    let path = ctx.settings.data_dir.join("intermediate.age");
+    std::fs::write(&path, sealed.unwrap()).unwrap();
+    broker.start_again().await;
+    broker.says("sealed, no certificates are issued").await;
+    // The neighbour: without it the stack's own is issued from again.
+    std::fs::remove_file(&path).unwrap();
+    broker.no_longer_says("no certificates are issued").await;
 }

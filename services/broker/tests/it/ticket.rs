@@ -5,7 +5,7 @@ use std::time::Duration;
 use bailey_proto::broker::v1::epoch_service_client::EpochServiceClient;
 use bailey_proto::broker::v1::ticket_service_client::TicketServiceClient;
 use bailey_proto::broker::v1::{EpochRequest, MakeTicketRequest, MakeTicketResponse};
-use bailey_trust::{Decision, DecisionOrigin, Ticket, sign, verify};
+use bailey_trust::{Decision, DecisionOrigin, SessionReader, Ticket, sign, verify};
 use bailey_types::{
     AttemptNumber, Clock, DecisionId, ImageId, JobId, OriginId, Serial, Service, Sha256,
 };
@@ -78,11 +78,8 @@ async fn ticket(
 fn opened(broker: &Broker, made: &MakeTicketResponse) -> Vec<u8> {
     let ticket = made.ticket.clone().unwrap();
     let ticket = verify::<Ticket>(&ticket, &broker.stack.trust().signing.broker).unwrap();
-    let salted = broker
-        .stack
-        .socket_proxy_key()
-        .open(&made.sealed, 16 << 20)
-        .unwrap();
+    let reader = SessionReader::new(broker.stack.socket_proxy_key());
+    let salted = reader.open(&made.sealed, 16 << 20).unwrap();
     assert_eq!(ticket.statement.final_sha256, Sha256::of(&salted));
     let (_salt, last) = salted.split_at(32);
     last.to_vec()

@@ -72,6 +72,10 @@ async fn the_life_of_a_secret_is_listed_and_recorded_by_name_alone() {
     );
     let unwanted = vault.roll_secret(roll("demo_key", "")).await;
     refused(unwanted, Code::InvalidArgument, "needs a value");
+    // What is listed is everything but the value.
+    let all = vault.list(ListRequest {}).await.unwrap().into_inner();
+    let all = format!("{all:?}");
+    assert!(all.contains("demo_key") && !all.contains(first) && !all.contains(second));
     let entry_of = entry(&broker, &admin, "demo_key").await;
     assert_eq!(
         (entry_of.roll_count, entry_of.pattern.as_str()),
@@ -225,7 +229,14 @@ async fn an_import_is_previewed_and_then_does_what_it_said() {
     assert_eq!(skipped[1], "");
     assert!(skipped[2].contains("not registered"), "{skipped:?}");
     assert_eq!(done.registered, ["fetch"]);
-    assert_eq!(done.missing, Vec::<String>::new());
+    // Of the plugins nothing is missing; the upstream of the configuration has no key yet.
+    let [missing] = done.missing.as_slice() else {
+        panic!("{:?}", done.missing);
+    };
+    assert!(
+        missing.contains("the upstream model has no key"),
+        "{missing}"
+    );
     assert_eq!(entry(&broker, &admin, "fresh").await.granted_to, ["fetch"]);
     assert!(
         broker
@@ -286,4 +297,23 @@ async fn the_first_token_opens_the_gateway_and_the_last_one_closes_it() {
     assert_eq!(posture!(), ("gateway".to_owned(), true));
     vault.revoke_token(named("second")).await.unwrap();
     assert_eq!(posture!(), ("management-only".to_owned(), false));
+}
+
+#[tokio::test]
+async fn a_vault_that_is_earlier_than_the_lock_in_force_is_told() {
+    let mut broker = Broker::start().await;
+    let admin = broker.init().await;
+    let ctx = broker.stack.context(Service::Broker);
+    let path = ctx.settings.data_dir.join("vault.age");
+    broker.lock_greet(&admin).await;
+    broker.no_longer_says("earlier").await;
+    let earlier = std::fs::read(&path).unwrap();
+    broker.lock_greet(&admin).await;
+    broker.stop().await;
+    std::fs::write(&path, earlier).unwrap();
+    broker.start_again().await;
+    broker.says("the vault is earlier than bailey.lock").await;
+    // Locked again, the vault has caught up.
+    broker.lock_greet(&admin).await;
+    broker.no_longer_says("earlier").await;
 }

@@ -48,26 +48,34 @@ async fn whoever_lets_lookups_hang_takes_them_from_nobody_else() {
     let mut hanging = JoinSet::new();
     for _ in 0..20 {
         let internet = Arc::clone(&internet);
-        hanging.spawn(async move { internet.resolve(1, "slow".into()).await });
+        hanging.spawn(async move { internet.resolve(Asker::Holder(1), "slow".into()).await });
     }
     // All twenty have asked before this task goes on, as the runtime has one thread.
     tokio::task::yield_now().await;
     tokio::task::spawn_blocking(|| begun(2)).await.unwrap();
-    let quick = internet.resolve(2, "quick".into());
-    assert!(timeout(LONG, quick).await.unwrap().is_ok());
+    let upstream = |name: &str| Asker::Upstream(name.parse().unwrap());
+    for other in [Asker::Holder(2), upstream("a"), upstream("b")] {
+        let quick = internet.resolve(other, "quick".into());
+        assert!(timeout(LONG, quick).await.unwrap().is_ok());
+    }
 
     // Nobody waits any more, but the threads are still there: the places are not free.
     hanging.shutdown().await;
-    let third = internet.resolve(1, "quick".into());
+    let third = internet.resolve(Asker::Holder(1), "quick".into());
     let third = timeout(Duration::from_millis(100), third).await;
     assert!(third.is_err());
     assert_eq!(SLOW.lock().unwrap().0, 2);
 
     drop(release);
-    let own = internet.resolve(1, "quick".into());
+    let own = internet.resolve(Asker::Holder(1), "quick".into());
     assert!(timeout(LONG, own).await.unwrap().is_ok());
-    assert!(internet.resolve(3, "none".into()).await.is_err());
-    assert_eq!(internet.of_uid.lock().unwrap().len(), 1);
+    assert!(
+        internet
+            .resolve(Asker::Holder(3), "none".into())
+            .await
+            .is_err()
+    );
+    assert_eq!(internet.of_asker.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

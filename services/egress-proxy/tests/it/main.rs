@@ -6,10 +6,16 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod bounds;
 mod connections;
+mod ends;
+mod exchange;
+mod exchanges;
+mod hostile;
 mod leases;
 mod limits;
+mod locks;
+mod script;
 mod server;
-mod stack;
 mod tls;
 mod world;

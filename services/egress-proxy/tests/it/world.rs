@@ -27,9 +27,9 @@ use bailey_types::{
     Timestamp,
 };
 use egress_proxy::address::Prefix;
-use egress_proxy::outside::Outside;
+use egress_proxy::outside::{Asker, Outside};
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -95,7 +95,7 @@ pub struct Beyond {
 
 #[async_trait]
 impl Outside for Beyond {
-    async fn resolve(&self, _: u32, name: String) -> io::Result<Vec<IpAddr>> {
+    async fn resolve(&self, _: Asker, name: String) -> io::Result<Vec<IpAddr>> {
         let found = self
             .names
             .lock()
@@ -143,8 +143,6 @@ pub struct World {
     pub beyond: Arc<Beyond>,
     pub ctx: Context,
     pub lock: Lock,
-    /// Where the stack's own services ask.
-    pub stack_door: SocketAddr,
     pub tasks: JoinSet<anyhow::Result<()>>,
     kept: Kept,
     _audit: Served,
@@ -156,8 +154,17 @@ impl World {
         Self::with_limits(egress, EgressLimits::default()).await
     }
 
+    /// A service under a lock with these `upstreams:`, of which it is to have nothing but what they say.
+    pub async fn with_upstreams(upstreams: &str) -> Self {
+        Self::with(&[], EgressLimits::default(), upstreams).await
+    }
+
     /// The same with bounds.
     pub async fn with_limits(egress: &[&str], limits: EgressLimits) -> Self {
+        Self::with(egress, limits, "").await
+    }
+
+    async fn with(egress: &[&str], limits: EgressLimits, upstreams: &str) -> Self {
         let stack = TestStack::new();
         let kept = Kept {
             entries: Arc::default(),
@@ -165,18 +172,18 @@ impl World {
         };
         let audit = AuditServiceServer::new(kept.clone());
         let audit = stack.serve(Service::Audit, Routes::new(audit));
-        let lock = lock(&stack, egress, limits);
+        let mut lock = lock(&stack, egress, limits);
+        lock.config_files = config(upstreams);
         stack.write_lock(&lock);
         let ctx = stack.context(Service::EgressProxy);
         std::fs::create_dir_all(ctx.settings.run_dir.join("egress")).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stack_door = listener.local_addr().unwrap();
-        let auditor = stack.join(&ctx).auditor();
+        let listener = bailey_mesh::bind(ctx.settings.listen).unwrap();
+        let mesh = stack.join(&ctx);
         let beyond = Arc::new(Beyond::default());
         let mut ready = ctx.presence();
         let mut tasks = JoinSet::new();
         let outside: Arc<dyn Outside> = beyond.clone();
-        tasks.spawn(egress_proxy::serve(ctx.clone(), listener, auditor, outside));
+        tasks.spawn(egress_proxy::serve(ctx.clone(), listener, mesh, outside));
         ready
             .wait_for(|p| p.readiness == bailey_service::Readiness::Ready)
             .await
@@ -186,7 +193,6 @@ impl World {
             beyond,
             ctx,
             lock,
-            stack_door,
             tasks,
             kept,
             _audit: audit,
@@ -202,6 +208,13 @@ impl World {
     pub fn relock(&mut self, change: impl FnOnce(&mut LockedPlugin)) {
         self.lock.serial = Serial(self.lock.serial.0 + 1);
         change(self.lock.plugins.values_mut().next().unwrap());
+        self.stack.write_lock(&self.lock);
+    }
+
+    /// Writes the lock anew with these `upstreams:`, with the next serial.
+    pub fn reconfigure(&mut self, upstreams: &str) {
+        self.lock.serial = Serial(self.lock.serial.0 + 1);
+        self.lock.config_files = config(upstreams);
         self.stack.write_lock(&self.lock);
     }
 
@@ -279,7 +292,7 @@ impl World {
         counted.wait_for(|kept| *kept >= count).await.unwrap();
         let entries = self.kept.entries.lock().unwrap();
         let entry = |e: &Entry| {
-            assert_eq!(e.refusal, e.kind == "egress.refused", "{}", e.kind);
+            assert_eq!(e.refusal, e.kind.ends_with(".refused"), "{}", e.kind);
             (
                 e.kind.clone(),
                 serde_json::from_str(&e.fields_json).unwrap(),
@@ -293,6 +306,11 @@ impl World {
         self.ctx.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
     }
+}
+
+fn config(upstreams: &str) -> BTreeMap<String, String> {
+    let text = format!("accounts: {{default: {{}}}}\n{upstreams}");
+    BTreeMap::from([(bailey_config::ROOT.to_owned(), text)])
 }
 
 fn lock(stack: &TestStack, egress: &[&str], egress_limits: EgressLimits) -> Lock {
@@ -331,7 +349,7 @@ fn lock(stack: &TestStack, egress: &[&str], egress_limits: EgressLimits) -> Lock
         stack: stack.trust().stack.clone(),
         serial: Serial(3),
         signed_at: Timestamp(0),
-        config_files: BTreeMap::new(),
+        config_files: config(""),
         plugins: BTreeMap::from([(PLUGIN.parse().unwrap(), locked)]),
         next_uid: 20_002,
     }

@@ -5,6 +5,7 @@ use bailey_proto::engine::v1::{StartKind, Timings};
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{JobId, Timestamp};
 
+use super::transition::Told;
 use super::{corrupt, count, time};
 
 /// One lease of a job.
@@ -22,31 +23,44 @@ pub struct Attempt {
     pub timings: Timings,
 }
 
-/// Records that a runner gets the job.
+/// Records that a runner gets the job, and tells of it. Answers the event's place in the log.
 pub async fn begin(
     db: &mut Connection,
-    job: JobId,
-    attempt: u32,
     runner: &str,
     decision: &Signed,
-    at: Timestamp,
-) -> Result<(), sqlx::Error> {
-    let job = job.to_string();
+    told: &Told,
+) -> Result<i64, sqlx::Error> {
     let (payload, signature) = (decision.payload.as_ref(), decision.signature.as_ref());
-    sqlx::query!(
+    let (job, before, now, event_id, event_job) = told.columns();
+    let (change, event) = (&told.change, &told.event);
+    let event_type = event.kind.as_str();
+    let done = sqlx::query!(
         "INSERT INTO attempt (job_id, attempt, runner_instance, decision_payload, decision_signature, started_at_ms, outcome,
              create_us, ticket_us, start_us, run_us, start_kind)
-         VALUES (?, ?, ?, ?, ?, ?, '', 0, 0, 0, 0, '')",
+         VALUES (?, ?, ?, ?, ?, ?, '', 0, 0, 0, 0, '');
+         INSERT INTO transition (job_id, from_status, to_status, reason, attempt, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+         INSERT INTO event (event_id, type, source, payload, dedupe_key, at_ms, job_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         job,
-        attempt,
+        change.attempt,
         runner,
         payload,
         signature,
-        at.0,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+        change.at.0,
+        job,
+        before,
+        now,
+        change.reason,
+        change.attempt,
+        change.at.0,
+        event_id,
+        event_type,
+        event.source,
+        event.payload,
+        event.dedupe_key,
+        event.at.0,
+        event_job,
+    );
+    Ok(done.execute(db).await?.last_insert_rowid())
 }
 
 /// Records how an attempt ended.
@@ -77,51 +91,50 @@ pub async fn end(
     Ok(())
 }
 
-/// Says that more is told of the last attempt of a job that ended at `since` or later. Answers false of any other, and when it was told before.
+/// Says that more is told of the last attempt of a job that ended at `since` or later. Answers false of any other, and when
+/// it was told before, unless it is `more` of the same.
 pub async fn amend(
     db: &mut Connection,
     job: JobId,
     attempt: u32,
-    since: Timestamp,
+    (since, more): (Timestamp, bool),
 ) -> Result<bool, sqlx::Error> {
     let job = job.to_string();
     let done = sqlx::query!(
-        "UPDATE attempt SET amended = 1 WHERE job_id = ?1 AND attempt = ?2 AND amended = 0
+        "UPDATE attempt SET amended = 1 WHERE job_id = ?1 AND attempt = ?2 AND (amended = 0 OR ?4)
              AND EXISTS (SELECT 1 FROM job WHERE job_id = ?1 AND attempt = ?2 AND completed_at_ms >= ?3)",
         job,
         attempt,
         since.0,
+        more,
     );
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// All attempts of a job, oldest first.
-pub async fn all(db: &mut Connection, job: JobId) -> Result<Vec<Attempt>, sqlx::Error> {
-    let job = job.to_string();
-    let rows = sqlx::query!(
-        "SELECT attempt, started_at_ms, ended_at_ms, outcome, create_us, ticket_us, start_us, run_us, start_kind
-         FROM attempt WHERE job_id = ? ORDER BY attempt",
-        job,
-    );
-    rows.fetch_all(db)
-        .await?
-        .into_iter()
-        .map(|row| {
-            Ok(Attempt {
-                number: count(row.attempt)?,
-                started_at: Timestamp(row.started_at_ms),
-                ended_at: time(row.ended_at_ms),
-                outcome: row.outcome,
-                timings: Timings {
-                    create_us: row.create_us,
-                    ticket_us: row.ticket_us,
-                    start_us: row.start_us,
-                    run_us: row.run_us,
-                    start_kind: kind(&row.start_kind)?.into(),
-                },
-            })
+/// An attempt as the database tells it: number, start, end, outcome, the four phases, how its cell came to be.
+#[derive(serde::Deserialize)]
+pub(super) struct Row(i64, i64, Option<i64>, String, i64, i64, i64, i64, String);
+
+impl TryFrom<Row> for Attempt {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+        let Row(number, started, ended, outcome, create_us, ticket_us, start_us, run_us, start) =
+            row;
+        Ok(Self {
+            number: count(number)?,
+            started_at: Timestamp(started),
+            ended_at: time(ended),
+            outcome,
+            timings: Timings {
+                create_us,
+                ticket_us,
+                start_us,
+                run_us,
+                start_kind: kind(&start)?.into(),
+            },
         })
-        .collect()
+    }
 }
 
 const fn kind_name(kind: StartKind) -> &'static str {

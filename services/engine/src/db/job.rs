@@ -7,9 +7,10 @@ mod row;
 use bailey_db::Connection;
 use bailey_types::{DecisionId, JobId, Timestamp};
 
-use crate::job::{AskedBy, LogLine, NewJob, Status};
+use crate::db::transition::Told;
+use crate::job::{AskedBy, Input, LogLine, NewJob};
 
-/// Puts a job in. Answers false where the same event has started the same target before.
+/// Puts a job in; [`admit`] follows. Answers false where the same event has started the same target before.
 pub async fn insert(db: &mut Connection, job: &NewJob, at: Timestamp) -> Result<bool, sqlx::Error> {
     let id = job.id.to_string();
     let (plugin, command) = (job.plugin.as_str(), job.command.as_str());
@@ -48,26 +49,44 @@ pub async fn insert(db: &mut Connection, job: &NewJob, at: Timestamp) -> Result<
         job.generation,
         job.principal,
     );
-    if done.execute(&mut *db).await?.rows_affected() == 0 {
-        return Ok(false);
-    }
-    let (asked_by, signed) = match &job.input.asked_by {
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Keeps what a job is asked with that was just put in, and tells of it. Answers the event's place in the log.
+pub async fn admit(db: &mut Connection, input: &Input, told: &Told) -> Result<i64, sqlx::Error> {
+    let (asked_by, signed) = match &input.asked_by {
         AskedBy::Origin(signed) => ("origin", signed),
         AskedBy::ParentDecision(signed) => ("parent_decision", signed),
     };
     let (payload, signature) = (signed.payload.as_ref(), signed.signature.as_ref());
-    sqlx::query!(
-        "INSERT INTO job_input (job_id, payload, context, asked_by, asked_payload, asked_signature) VALUES (?, ?, ?, ?, ?, ?)",
-        id,
-        job.input.payload,
-        job.input.context,
+    let (job, before, now, event_id, event_job) = told.columns();
+    let (change, event) = (&told.change, &told.event);
+    let event_type = event.kind.as_str();
+    let done = sqlx::query!(
+        "INSERT INTO job_input (job_id, payload, context, asked_by, asked_payload, asked_signature) VALUES (?, ?, ?, ?, ?, ?);
+         INSERT INTO transition (job_id, from_status, to_status, reason, attempt, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+         INSERT INTO event (event_id, type, source, payload, dedupe_key, at_ms, job_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        job,
+        input.payload,
+        input.context,
         asked_by,
         payload,
         signature,
-    )
-    .execute(db)
-    .await?;
-    Ok(true)
+        job,
+        before,
+        now,
+        change.reason,
+        change.attempt,
+        change.at.0,
+        event_id,
+        event_type,
+        event.source,
+        event.payload,
+        event.dedupe_key,
+        event.at.0,
+        event_job,
+    );
+    Ok(done.execute(db).await?.last_insert_rowid())
 }
 
 /// Gives the lease of a queued job to a runner. Answers false where the job is not queued any more.
@@ -102,21 +121,26 @@ pub struct Traces {
     pub logs: Vec<LogLine>,
 }
 
-/// Queues a job again, for its next attempt at `not_before`. `uncounted` is how many attempts then do not count.
+/// Queues a job again, for its next attempt at `not_before`, and tells of it. `uncounted` is how many attempts then do not count. Answers the event's
+/// place in the log.
 pub async fn requeue(
     db: &mut Connection,
-    job: JobId,
     (attempt, uncounted): (u32, u32),
     not_before: Timestamp,
     waiting_for: &str,
     traces: &Traces,
-) -> Result<(), sqlx::Error> {
-    let job = job.to_string();
+    told: &Told,
+) -> Result<i64, sqlx::Error> {
     let logs = logs(&traces.logs)?;
-    sqlx::query!(
+    let (job, before, now, event_id, event_job) = told.columns();
+    let (change, event) = (&told.change, &told.event);
+    let event_type = event.kind.as_str();
+    let done = sqlx::query!(
         "UPDATE job SET status = 'queued', attempt = ?, uncounted = ?, next_retry_at_ms = ?, waiting_for = ?, last_error = ?,
              stderr = ?, logs = ?, runner_instance = NULL
-         WHERE job_id = ?",
+         WHERE job_id = ?;
+         INSERT INTO transition (job_id, from_status, to_status, reason, attempt, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+         INSERT INTO event (event_id, type, source, payload, dedupe_key, at_ms, job_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         attempt,
         uncounted,
         not_before.0,
@@ -125,10 +149,21 @@ pub async fn requeue(
         traces.stderr,
         logs,
         job,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+        job,
+        before,
+        now,
+        change.reason,
+        change.attempt,
+        change.at.0,
+        event_id,
+        event_type,
+        event.source,
+        event.payload,
+        event.dedupe_key,
+        event.at.0,
+        event_job,
+    );
+    Ok(done.execute(db).await?.last_insert_rowid())
 }
 
 /// Lets a queued job wait without an attempt.
@@ -150,32 +185,45 @@ pub async fn defer(
     Ok(())
 }
 
-/// Ends a job.
+/// Ends a job as its change says, and tells of it. Answers the event's place in the log.
 pub async fn finish(
     db: &mut Connection,
-    job: JobId,
-    status: Status,
     result: Option<&str>,
     traces: &Traces,
-    at: Timestamp,
-) -> Result<(), sqlx::Error> {
-    let (job, status) = (job.to_string(), status.name());
+    told: &Told,
+) -> Result<i64, sqlx::Error> {
     let logs = logs(&traces.logs)?;
-    sqlx::query!(
+    let (job, before, status, event_id, event_job) = told.columns();
+    let (change, event) = (&told.change, &told.event);
+    let event_type = event.kind.as_str();
+    let done = sqlx::query!(
         "UPDATE job SET status = ?, completed_at_ms = ?, next_retry_at_ms = NULL, waiting_for = '', result = ?, last_error = ?,
              stderr = ?, logs = ?, runner_instance = NULL
-         WHERE job_id = ?",
+         WHERE job_id = ?;
+         INSERT INTO transition (job_id, from_status, to_status, reason, attempt, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+         INSERT INTO event (event_id, type, source, payload, dedupe_key, at_ms, job_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         status,
-        at.0,
+        change.at.0,
         result,
         traces.error,
         traces.stderr,
         logs,
         job,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+        job,
+        before,
+        status,
+        change.reason,
+        change.attempt,
+        change.at.0,
+        event_id,
+        event_type,
+        event.source,
+        event.payload,
+        event.dedupe_key,
+        event.at.0,
+        event_job,
+    );
+    Ok(done.execute(db).await?.last_insert_rowid())
 }
 
 /// Keeps what the last attempt of an ended job wrote to stderr, where that is more than what was known.

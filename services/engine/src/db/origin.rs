@@ -29,24 +29,22 @@ pub async fn used(db: &mut Connection, origin: OriginId) -> Result<Option<Used>,
     Ok(job.or(event))
 }
 
-/// Remembers what `origin` is used for.
+/// Remembers what `origin` is used for. Answers false, and changes nothing, where it was used before.
 pub async fn remember(
     db: &mut Connection,
     origin: OriginId,
     used: Used,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let origin = origin.to_string();
     let (job, event) = match used {
         Used::Job(job) => (Some(job.to_string()), None),
         Used::Event(event) => (None, Some(event.to_string())),
     };
-    sqlx::query!(
-        "INSERT INTO origin (origin_id, job_id, event_id) VALUES (?, ?, ?)",
+    let done = sqlx::query!(
+        "INSERT INTO origin (origin_id, job_id, event_id) VALUES (?, ?, ?) ON CONFLICT (origin_id) DO NOTHING",
         origin,
         job,
         event
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
 }

@@ -3,14 +3,17 @@
 use bailey_db::Connection;
 use bailey_types::{CommandName, EventType, JobId, PluginName, Timestamp};
 
-/// The state, JSON object text; `{}` where there is none yet.
+/// The state of a plugin that has none yet.
+pub const EMPTY: &str = "{}";
+
+/// The state, JSON object text; [`EMPTY`] where there is none yet.
 pub async fn state(db: &mut Connection, plugin: &PluginName) -> Result<String, sqlx::Error> {
     let plugin = plugin.as_str();
     let row = sqlx::query_scalar!("SELECT state FROM plugin_state WHERE plugin = ?", plugin);
     Ok(row
         .fetch_optional(db)
         .await?
-        .unwrap_or_else(|| "{}".to_owned()))
+        .unwrap_or_else(|| EMPTY.to_owned()))
 }
 
 /// Replaces the state.

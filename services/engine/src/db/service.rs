@@ -180,7 +180,7 @@ pub async fn take_line(
     Ok(())
 }
 
-/// Writes down what the running job said last. What is `None` stays.
+/// Writes down what the job said last. What is `None` stays.
 pub async fn note(
     db: &mut Connection,
     job: JobId,

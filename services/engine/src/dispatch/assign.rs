@@ -91,6 +91,9 @@ async fn is_locked(state: &State, locked: &Locked, job: &Job) -> Result<bool, re
     let known = db::service::find(&mut read, job.id).await?;
     drop(read);
     let Some(known) = known else {
+        // Left as it is it would be its turn again at once, and again.
+        let (reason, detail) = report::NOT_KEPT;
+        report::refuse(state, job.id, reason, detail).await?;
         return Ok(false);
     };
     let gone = service::gone(locked, job, &known)?;
@@ -134,17 +137,16 @@ async fn build(
     job: &Job,
     timeout: Duration,
 ) -> Result<Option<(Input, Vec<u8>)>, report::Error> {
-    let mut read = state.db.read().await?;
-    let input = db::job::find::input(&mut read, job.id).await?;
-    let kept = db::plugin::state(&mut read, &job.plugin).await?;
-    drop(read);
+    let mut look = state.db.look().await?;
+    let input = db::job::find::input(&mut look, job).await?;
+    drop(look);
     let pipelines = &locked.view.config.pipelines;
     let pipeline = job
         .place
         .as_ref()
         .and_then(|place| pipelines.iter().find(|p| p.name == place.pipeline));
     let deadline = (!job.lasts()).then(|| state.clock.now().plus(timeout));
-    let Some(input) = input else {
+    let Some((input, kept)) = input else {
         refuse(
             state,
             job,

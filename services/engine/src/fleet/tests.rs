@@ -28,11 +28,14 @@ async fn a_new_life_of_the_runner_gives_up_what_the_earlier_one_held() {
     let lease = lease();
     let fleet = Fleet::new(vec![(lease.0, lease.1, "old".into())], EXPIRY);
     let (sender, _assignments) = link(2);
+    // It may have been gone for long before there is another.
+    let gone = EXPIRY / 2;
+    tokio::time::advance(gone).await;
     let found = fleet.hello("new", 2, &none(), 1, sender);
     assert_eq!(
         found,
         Disagreement {
-            given_up: vec![lease],
+            given_up: vec![(lease, gone)],
             cancelled: vec![]
         }
     );
@@ -49,7 +52,7 @@ async fn a_runner_that_comes_back_keeps_what_it_still_holds_and_nothing_else() {
     assert_eq!(
         found,
         Disagreement {
-            given_up: vec![lost],
+            given_up: vec![(lost, Duration::ZERO)],
             cancelled: vec![stranger]
         }
     );
@@ -64,7 +67,7 @@ async fn leases_expire_when_nobody_answers_for_them() {
     let (given_up, next) = fleet.expired();
     assert_eq!((given_up, next), (vec![], Some(Instant::now() + EXPIRY)));
     tokio::time::advance(EXPIRY).await;
-    assert_eq!(fleet.expired(), (vec![lease], None));
+    assert_eq!(fleet.expired(), (vec![(lease, EXPIRY)], None));
     assert_eq!(fleet.expired(), (vec![], None));
 }
 
@@ -101,7 +104,7 @@ async fn one_heartbeat_without_a_lease_means_nothing_but_lasting_silence_does() 
     );
     tokio::time::advance(EXPIRY).await;
     let found = fleet.heartbeat("r", 1, &beat(&[], "")).unwrap();
-    assert_eq!(found.given_up, [lease]);
+    assert_eq!(found.given_up, [(lease, EXPIRY)]);
     assert_eq!(fleet.room(), Room::At("r".into()));
 }
 

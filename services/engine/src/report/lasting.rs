@@ -12,12 +12,25 @@ use crate::outcome::{self, Verdict};
 use crate::service::{self, Wanted};
 use crate::work::{Retry, Work};
 
-/// Settles it; the verdict only says what is to be written down.
+/// Token of an attempt that ended because somebody asked for another.
+const RESTARTED: &str = "restart";
+
+/// A cell that has run this long and ends with its runner is made anew at once. One that has not may be what brings the runner down, or a
+/// runner may only say so: that costs a pause, as any end.
+const BEGUN_WELL: Duration = Duration::from_secs(10);
+
+/// Why a job that lasts ends if what is kept of it beside its row in the queue is gone.
+pub const NOT_KEPT: (&str, &str) = (
+    "service_missing",
+    "what the engine keeps of a service is missing for this job; the scheduler puts the service in anew within a minute",
+);
+
+/// Settles it; the verdict only says what is to be written down. Beside it, how long each phase took, and since how long nobody has answered.
 pub(super) async fn settle(
     work: &mut Work,
     job: &Job,
     verdict: Verdict,
-    timings: Timings,
+    (timings, silent): (Timings, Duration),
 ) -> Result<Record, Error> {
     let has_begun = !matches!(verdict, Verdict::NotStarted(_));
     let (token, error, stderr) = match verdict {
@@ -25,9 +38,10 @@ pub(super) async fn settle(
         Verdict::Failed(failed) => (failed.token, failed.traces.error, failed.traces.stderr),
         Verdict::NotStarted(reason) => ("not_started", Some(reason), None),
     };
-    work.close_attempt(job, token, timings).await?;
-    let service = db::service::find(work.db(), job.id).await?;
-    let service = service.ok_or_else(|| db::corrupt(format!("{} is no service", job.id)))?;
+    let Some(service) = db::service::find(work.db(), job.id).await? else {
+        work.close_attempt(job, token, timings).await?;
+        return end_broken(work, job).await;
+    };
     let traces = |error: Option<String>| Traces {
         logs: line::with(&job.logs, error.as_deref().map(|error| ended(token, error))),
         error,
@@ -35,28 +49,33 @@ pub(super) async fn settle(
     };
     if service.wanted.is_end() {
         let (reason, traces) = (service.wanted.name(), traces(None));
-        work.end(
-            job,
-            Status::Cancelled,
-            reason,
-            job.result.as_deref(),
-            &traces,
-        )
-        .await?;
+        work.close_attempt(job, reason, timings).await?;
+        let result = job.result.as_deref();
+        work.end(job, Status::Cancelled, reason, result, &traces)
+            .await?;
         return Ok(Record::new("service.ended", job, reason, None));
     }
     let now = work.now();
     let leased = job
         .started_at
         .map_or(Duration::ZERO, |started| now.since(started));
+    let ran = ran(leased.saturating_sub(silent), &timings);
     let again = |wait| Retry {
         not_before: now.plus(wait),
         uncounted: 0,
     };
+    let at_once = again(Duration::ZERO);
     let (reason, traces, retry, failures) = match service.wanted {
-        Wanted::Restart => ("restart", traces(None), again(Duration::ZERO), 0),
+        // However it ended: it was asked to.
+        Wanted::Restart => (RESTARTED, traces(None), at_once, 0),
+        // What happened to its runner says nothing of it.
+        Wanted::Run | Wanted::Replaced | Wanted::Removed
+            if matches!(token, outcome::STOPPED | outcome::LEASE_LOST) && ran >= BEGUN_WELL =>
+        {
+            (token, traces(None), at_once, service.failures)
+        }
         Wanted::Run | Wanted::Replaced | Wanted::Removed if has_begun => {
-            let (wait, failures) = service::pause(service.failures, ran(leased, &timings));
+            let (wait, failures) = service::pause(service.failures, ran);
             (token, traces(error), again(wait), failures)
         }
         // What kept it from beginning is not the plugin's.
@@ -65,9 +84,21 @@ pub(super) async fn settle(
             (token, traces(error), retry, service.failures)
         }
     };
+    work.close_attempt(job, reason, timings).await?;
     work.retry(job, reason, &retry, &traces).await?;
     db::service::ended(work.db(), job, failures).await?;
     Ok(Record::new("service.restarting", job, reason, None))
+}
+
+/// Ends a job that lasts and of which nothing else is known: what is locked is put in anew within a minute.
+async fn end_broken(work: &mut Work, job: &Job) -> Result<Record, Error> {
+    let (reason, error) = NOT_KEPT;
+    let traces = Traces {
+        error: Some(format!("{reason}: {error}")),
+        ..Traces::default()
+    };
+    work.end(job, Status::Failed, reason, None, &traces).await?;
+    Ok(Record::new("job.failed", job, reason, None))
 }
 
 /// How long its cell ran: as long as it was leased, but for what its runner needed to begin.

@@ -37,8 +37,8 @@ pub async fn take(state: &State, lease: Lease, number: u64, line: &[u8]) -> Resu
         Outcome::Failed(failure) => Err(failure),
     };
     if said.as_ref().is_ok_and(Success::is_heartbeat) {
-        let mut read = state.db.read().await?;
-        let job = db::job::find::by_id(&mut read, lease.0).await?;
+        let mut look = state.db.look().await?;
+        let job = db::job::find::by_id(&mut look, lease.0).await?;
         return current(job, lease).map(|_| ());
     }
     let mut work = Work::begin(state).await?;

@@ -20,7 +20,8 @@ pub(super) struct Prepared {
     events: Vec<NewEvent>,
     memory: Option<Memory>,
     locked: Option<Locked>,
-    asked_by: AskedBy,
+    /// Whose decision stands for what follows from the events; nobody's where there are none.
+    asked_by: Option<AskedBy>,
 }
 
 impl Prepared {
@@ -44,12 +45,6 @@ pub(super) async fn prepare(
     job: &Job,
     success: Success,
 ) -> Result<Result<Prepared, Failed>, Error> {
-    let Some(decision) = db::attempt::decision(work.db(), job.id, job.attempt).await? else {
-        return Ok(Err(Failed::for_good(
-            "no_decision",
-            "the attempt has no decision".to_owned(),
-        )));
-    };
     // Without a lock nothing is routed: what the operator has not locked has no say.
     let locked = state.locked().ok();
     let memory = match success.state_updates {
@@ -88,7 +83,16 @@ pub(super) async fn prepare(
             job: Some(job.id),
         });
     }
-    let asked_by = AskedBy::ParentDecision(decision);
+    let asked_by = if prepared.is_empty() {
+        None
+    } else {
+        let decision = db::attempt::decision(work.db(), job.id, job.attempt).await?;
+        let Some(decision) = decision else {
+            let error = "the attempt has no decision".to_owned();
+            return Ok(Err(Failed::for_good("no_decision", error)));
+        };
+        Some(AskedBy::ParentDecision(decision))
+    };
     Ok(Ok(Prepared {
         result: success.result,
         events: prepared,
@@ -164,7 +168,7 @@ pub(super) async fn apply(
     // In this order: a range may not go past the last number, not even for no event.
     for (event, index) in prepared.events.iter().zip(first_index..) {
         work.emit(event).await?;
-        let Some(locked) = &prepared.locked else {
+        let (Some(locked), Some(asked_by)) = (&prepared.locked, &prepared.asked_by) else {
             tracing::warn!(event.id = %event.id, "the event {} is not routed: there is no valid lock", event.id);
             continue;
         };
@@ -172,7 +176,7 @@ pub(super) async fn apply(
         let cause = Cause {
             event,
             parent: Some(job),
-            asked_by: prepared.asked_by.clone(),
+            asked_by: asked_by.clone(),
             principal: &job.principal,
         };
         let routes = route::from_job(config, job, &event.kind, index);

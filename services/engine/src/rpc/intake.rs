@@ -10,8 +10,9 @@ use bailey_proto::engine::v1::{
 use bailey_proto::trust::v1::Signed;
 use tonic::{Request, Response, Status};
 
-use super::{Api, parse};
+use super::{Api, message, parse};
 use crate::intake::{self, Call, Emit, Sender};
+use crate::query;
 
 #[tonic::async_trait]
 impl IntakeService for Api {
@@ -25,6 +26,7 @@ impl IntakeService for Api {
         let ttl = u64::try_from(request.dedupe_ttl_ms).map(Duration::from_millis);
         let ttl =
             ttl.map_err(|_| Status::invalid_argument("dedupe_ttl_ms must not be negative"))?;
+        let wait = super::longest_wait(request.wait_ms).map_err(|e| *e)?;
         let call = Call {
             origin: origin(request.origin)?,
             plugin: parse(&request.plugin).map_err(|e| *e)?,
@@ -37,9 +39,16 @@ impl IntakeService for Api {
         let submitted = intake::submit(&self.state, sender, call)
             .await
             .map_err(|e| bailey_error::status(&e))?;
+        let ended = if wait.is_zero() {
+            None
+        } else {
+            let ended = query::wait(&self.state, submitted.job, wait).await;
+            Some(ended.map_err(|e| bailey_error::status(&e))?)
+        };
         Ok(Response::new(SubmitJobResponse {
             job_id: submitted.job.to_string(),
             deduplicated: submitted.deduplicated,
+            job: ended.map(message::full),
         }))
     }
 

@@ -71,6 +71,7 @@ impl LeaseService for Api {
         let seen = Seen {
             timings: request.timings.unwrap_or_default(),
             returned: returned(request.returned_secrets)?,
+            ..Seen::default()
         };
         let taken = report::take(&self.state, (job, request.attempt), outcome, seen).await;
         taken.map_err(|e| bailey_error::status(&e))?;
@@ -158,7 +159,8 @@ impl Api {
             number,
             link.clone(),
         );
-        self.settle(found, &link, "its runner has a new life").await;
+        self.settle(found, &link, "its runner was started again")
+            .await;
         self.state.wake.notify_one();
         loop {
             let message = tokio::select! {

@@ -1,7 +1,5 @@
 //! QueryService.
 
-use std::time::Duration;
-
 use bailey_plugin::Catalogue;
 use bailey_proto::engine::v1::query_service_server::QueryService;
 use bailey_proto::engine::v1::{
@@ -103,12 +101,7 @@ impl QueryService for Api {
     ) -> Result<Response<WaitForJobResponse>, Status> {
         let request = request.into_inner();
         let id = parse(&request.job_id).map_err(|e| *e)?;
-        let longest = u64::try_from(request.timeout_ms)
-            .map(Duration::from_millis)
-            .ok();
-        let longest = longest.filter(|wait| *wait <= query::MAX_WAIT);
-        let longest =
-            longest.ok_or_else(|| Status::invalid_argument("timeout_ms must be 0 to 300000"))?;
+        let longest = super::longest_wait(request.timeout_ms).map_err(|e| *e)?;
         let job = query::wait(&self.state, id, longest)
             .await
             .map_err(|e| bailey_error::status(&e))?;

@@ -5,6 +5,7 @@ use bailey_trust::Asked;
 use bailey_types::{Service, Sha256};
 use tonic::Code;
 
+use crate::runner::TestRunner;
 use crate::stack::{TestEngine, lock};
 
 #[tokio::test]
@@ -26,6 +27,48 @@ async fn the_same_origin_again_is_the_same_job() {
     assert_eq!((first.job_id, first.deduplicated), (again.job_id, false));
     assert!(again.deduplicated);
     assert_eq!(engine.status().await.queued, 1);
+}
+
+#[tokio::test]
+async fn a_call_may_wait_for_its_end_and_no_longer_than_it_says() {
+    let engine = TestEngine::start().await;
+    let mut runner = TestRunner::connect(&engine.runner, "r", 1, vec![]).await;
+    let waiting = wire::SubmitJobRequest {
+        wait_ms: 20_000,
+        ..engine.call("first", "poll", "")
+    };
+    let mut intake = engine.intake();
+    let (answer, ()) = tokio::join!(intake.submit_job(waiting.clone()), async {
+        let assignment = runner.job().await;
+        runner
+            .printed(&assignment, r#"{"status":"ok","result":"done"}"#)
+            .await;
+    });
+    let answer = answer.unwrap().into_inner();
+    let job = answer.job.unwrap();
+    assert_eq!((job.job_id, job.result.as_str()), (answer.job_id, "done"));
+    assert_eq!((job.transitions.len(), job.attempts.len()), (3, 1));
+
+    // The same call again is the same job, which has ended.
+    let again = engine.intake().submit_job(waiting).await.unwrap();
+    let again = again.into_inner();
+    assert!(again.deduplicated);
+    assert_eq!(again.job.unwrap().result, "done");
+
+    let impatient = wire::SubmitJobRequest {
+        wait_ms: 1,
+        ..engine.call("first", "poll", "")
+    };
+    let answer = engine.intake().submit_job(impatient).await.unwrap();
+    let job = answer.into_inner().job.unwrap();
+    assert_eq!(job.completed_at_ms, 0);
+
+    let for_ever = wire::SubmitJobRequest {
+        wait_ms: i64::MAX,
+        ..engine.call("first", "poll", "")
+    };
+    let refused = engine.intake().submit_job(for_ever).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -14,4 +14,5 @@ mod runner;
 mod service;
 mod stack;
 mod stored;
+mod upstream;
 mod work;

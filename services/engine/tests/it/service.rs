@@ -1,5 +1,7 @@
 //! Jobs that last.
 
+mod ends;
+
 use std::time::Duration;
 
 use bailey_plugin::catalogue::{Catalogue, ServiceState};
@@ -183,47 +185,64 @@ async fn what_is_no_response_is_logged_and_heartbeats_leave_no_trace() {
 }
 
 #[tokio::test]
-async fn what_ends_is_started_again_and_its_events_go_on() {
+async fn a_secret_that_a_service_printed_is_told_while_it_runs_in_one_line() {
     let (engine, mut runner) = start().await;
+    let mut events = engine.events("plugin.secret_returned", -1).await;
     let job = put_in(&engine).await.job_id;
-    let first = runner.job().await;
-    let event = r#"{"status":"ok","events":[{"type":"x.y"}]}"#;
-    runner.line(&first, 1, event).await.unwrap();
-    runner.report(&first, exited()).await;
-    let waiting = engine.job(&job).await;
-    assert_eq!(waiting.status(), JobStatus::Queued);
-    assert_eq!(waiting.stderr, "last words");
-    assert_eq!(waiting.last_error, "it ended with exit code 3");
-    let last = waiting.transitions.last().unwrap();
-    let pause = waiting.next_retry_at_ms - last.at_ms;
-    assert_eq!((pause, last.reason.as_str()), (1000, "exited"));
-    let late = runner.line(&first, 2, event).await.unwrap_err();
-    assert_eq!(late.code(), Code::FailedPrecondition);
+    let service = runner.job().await;
+    let printed = |count| wire::ReturnedSecret {
+        secret: "token".into(),
+        stream: wire::OutputStream::Stderr.into(),
+        count,
+    };
+    let said = |times: &str| format!("its secret token to stderr {times}, ");
 
-    let second = runner.job().await;
-    assert_eq!((second.job_id.as_str(), second.attempt), (job.as_str(), 2));
-    // Its lines begin anew, the numbers of its events do not.
-    let saw = r#"{"status":"ok","events":[{"type":"watcher.saw"}]}"#;
-    runner.line(&second, 1, saw).await.unwrap();
-    runner.job().await;
-    assert_eq!(engine.policy.last().pipeline_step.unwrap().event_index, 1);
-    runner
-        .report(
-            &second,
-            Outcome::Unhealthy(wire::Unhealthy {
-                reason: "it wrote no line".into(),
-                ..wire::Unhealthy::default()
-            }),
-        )
-        .await;
-    let waiting = engine.job(&job).await;
-    let last = waiting.transitions.last().unwrap();
-    assert_eq!(waiting.next_retry_at_ms - last.at_ms, 2000);
-    let shown = shown(&engine).await;
-    assert_eq!(
-        (shown.state, shown.restarts, shown.detail.as_str()),
-        (ServiceState::Waiting, 2, "it wrote no line")
-    );
+    // When the runner says so beside its lines, then that is told,
+    for (count, times) in [(1, "once"), (2, "2 times"), (4, "4 times")] {
+        runner.returned = vec![printed(count)];
+        runner.amend(&service, "not while it runs").await.unwrap();
+        let event = events.about("plugin.secret_returned", &job).await;
+        assert_eq!(
+            (&event["attempt"], &event["count"]),
+            (&json!(1), &json!(count))
+        );
+        // and the job has one line of it, however often.
+        let found = engine.job(&job).await;
+        assert_eq!(
+            (found.status(), found.stderr.as_str()),
+            (JobStatus::Running, "")
+        );
+        assert_eq!(found.logs.len(), 1, "{:?}", found.logs);
+        assert!(
+            found.logs[0].message.contains(&said(times)),
+            "{:?}",
+            found.logs
+        );
+    }
+
+    // At its end too; the next attempt has a line of its own.
+    runner.returned = vec![printed(5)];
+    runner.report(&service, exited()).await;
+    let logs = engine.job(&job).await.logs;
+    let warned = |times: &str| {
+        let of = logs
+            .iter()
+            .filter(|line| line.message.contains(&said(times)));
+        of.count()
+    };
+    assert_eq!((warned("4 times"), warned("5 times")), (0, 1), "{logs:?}");
+    let service = runner.job().await;
+    assert_eq!(service.attempt, 2);
+    runner.returned = vec![printed(1)];
+    runner.amend(&service, "").await.unwrap();
+    let logs = engine.job(&job).await.logs;
+    let of = |attempt: u32| {
+        let about = format!("in attempt {attempt} the plugin printed");
+        logs.iter()
+            .filter(move |line| line.message.contains(&about))
+            .count()
+    };
+    assert_eq!((of(1), of(2)), (1, 1), "{logs:?}");
 }
 
 #[tokio::test]
@@ -343,40 +362,6 @@ async fn a_quarantined_one_waits_until_it_is_cleared() {
 }
 
 #[tokio::test]
-async fn whoever_restarts_it_gets_another_cell_at_once() {
-    let (engine, mut runner) = start().await;
-    let job = put_in(&engine).await.job_id;
-    let first = runner.job().await;
-    let restart = |plugin: &str| wire::RestartPluginRequest {
-        plugin: plugin.to_owned(),
-        principal: "token:ops".into(),
-    };
-    let absent = engine.plugins().restart_plugin(restart("first")).await;
-    assert_eq!(absent.unwrap_err().code(), Code::NotFound);
-    let answer = engine.plugins().restart_plugin(restart("watcher")).await;
-    assert_eq!(answer.unwrap().into_inner().job_id, job);
-    let cancel = runner.cancel().await;
-    assert_eq!((cancel.job_id, cancel.attempt), (job.clone(), 1));
-    assert_eq!(shown(&engine).await.state, ServiceState::Stopping);
-    runner.report(&first, lost()).await;
-    let second = runner.job().await;
-    assert_eq!((second.job_id.clone(), second.attempt), (job.clone(), 2));
-    let found = engine.job(&job).await;
-    let reasons: Vec<_> = found
-        .transitions
-        .iter()
-        .map(|t| t.reason.as_str())
-        .collect();
-    assert_eq!(reasons, ["service", "leased", "restart", "leased"]);
-    // One that waits for its pause waits no longer.
-    runner.report(&second, exited()).await;
-    runner.report(&second, exited()).await;
-    let answer = engine.plugins().restart_plugin(restart("watcher")).await;
-    answer.unwrap();
-    assert_eq!(runner.job().await.attempt, 3);
-}
-
-#[tokio::test]
 async fn a_service_goes_on_while_the_engine_is_started_again() {
     let (mut engine, mut runner) = start().await;
     put_in(&engine).await;
@@ -392,16 +377,6 @@ async fn a_service_goes_on_while_the_engine_is_started_again() {
     // It still takes no slot.
     engine.submit("first", "poll", "").await;
     assert_eq!(runner.job().await.plugin, "first");
-}
-
-#[tokio::test]
-async fn one_whose_runner_is_gone_is_started_again() {
-    let (engine, mut runner) = start().await;
-    let job = put_in(&engine).await.job_id;
-    runner.job().await;
-    let mut next = TestRunner::connect(&engine.runner, "another life", 1, vec![]).await;
-    let second = next.job().await;
-    assert_eq!((second.job_id, second.attempt), (job, 2));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use bailey_proto::engine::v1::plugin_service_client::PluginServiceClient;
 use bailey_proto::engine::v1::query_service_client::QueryServiceClient;
 use bailey_proto::engine::v1::retention_service_client::RetentionServiceClient;
 use bailey_proto::engine::v1::schedule_service_client::ScheduleServiceClient;
+use bailey_proto::engine::v1::upstream_service_client::UpstreamServiceClient;
 use bailey_proto::trust::v1::Signed;
 use bailey_service::Context;
 use bailey_test::TestStack;
@@ -35,6 +36,12 @@ plugins:
 pipelines:
   - {name: chain, on: thing.seen, steps: [{id: one, uses: first}, {id: two, uses: second}]}
   - {name: other, on: first.done, from_plugin: first, steps: [{uses: once}]}
+upstreams:
+  model: {url: 'https://api.example.com/v1', secret_ref: model-key, check: /models}
+  bell: {url: 'https://ntfy.example.com', address: 192.168.1.20, clients: [engine]}
+  cut: {url: 'https://api.example.com', check: /cut}
+  headless: {url: 'https://api.example.com', check: /headless}
+  silent: {url: 'https://api.example.com', check: /silent}
 ";
 
 fn manifest(name: &str) -> Manifest {
@@ -123,10 +130,11 @@ impl TestEngine {
         Self::locked(engine::Options::default()).await
     }
 
-    /// One that soon gives up a runner that says nothing.
+    /// One that soon gives up a runner, or an upstream, that says nothing.
     pub async fn impatient() -> Self {
         let options = engine::Options {
             lease_expiry: Duration::from_millis(300),
+            check_timeout: Duration::from_millis(300),
             ..engine::Options::default()
         };
         Self::locked(options).await
@@ -208,6 +216,10 @@ impl TestEngine {
 
     pub fn plugins(&self) -> PluginServiceClient<MeshChannel> {
         PluginServiceClient::new(self.gateway.channel(Service::Engine))
+    }
+
+    pub fn upstreams(&self) -> UpstreamServiceClient<MeshChannel> {
+        UpstreamServiceClient::new(self.gateway.channel(Service::Engine))
     }
 
     pub fn schedule(&self) -> ScheduleServiceClient<MeshChannel> {

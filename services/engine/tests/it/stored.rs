@@ -3,6 +3,7 @@
 use bailey_proto::engine::v1 as wire;
 use bailey_proto::engine::v1::JobStatus;
 use bailey_proto::engine::v1::report_request::Outcome;
+use serde_json::json;
 use tonic::Code;
 
 use crate::runner::TestRunner;
@@ -135,6 +136,7 @@ async fn what_is_told_after_a_report_is_taken_once_and_soon() {
     let secret = wire::ReturnedSecret {
         secret: "token".into(),
         stream: wire::OutputStream::Stderr.into(),
+        count: 3,
     };
     runner.returned = vec![secret; 65];
     let refused = runner.amend(&second, "a word, late").await.unwrap_err();
@@ -156,11 +158,46 @@ async fn a_secret_that_came_back_late_is_told_though_nothing_else_is_new() {
     runner.returned = vec![wire::ReturnedSecret {
         secret: "token".into(),
         stream: wire::OutputStream::Stdout.into(),
+        count: 3,
     }];
     runner.amend(&job, "").await.unwrap();
     let told = events.about("plugin.secret_returned", &id).await;
-    assert_eq!(told["secret"], "token");
-    assert_eq!(engine.job(&id).await.stderr, "a word");
+    assert_eq!(
+        (&told["secret"], &told["count"]),
+        (&json!("token"), &json!(3))
+    );
+    let found = engine.job(&id).await;
+    assert_eq!(found.stderr, "a word");
+    let line = "its secret token to stdout 3 times, ";
+    assert!(
+        found.logs.iter().any(|log| log.message.contains(line)),
+        "{:?}",
+        found.logs
+    );
+    // What one amendment cannot hold comes in others, which may come twice.
+    let told = |stream: wire::OutputStream| wire::ReturnedSecret {
+        secret: "token".into(),
+        stream: stream.into(),
+        count: 4,
+    };
+    let parts = [wire::OutputStream::Stderr, wire::OutputStream::Stderr];
+    for stream in [&parts[..], &[wire::OutputStream::Stdout]].concat() {
+        runner.returned = vec![told(stream)];
+        runner.amend(&job, "").await.unwrap();
+    }
+    for stream in ["stderr", "stdout"] {
+        let event = events.about("plugin.secret_returned", &id).await;
+        assert_eq!(event["stream"], json!(stream));
+    }
+    let lines = async || engine.job(&id).await.logs.len();
+    assert_eq!(lines().await, found.logs.len() + 1);
+    // With anything else it is a second one of its kind.
+    runner.returned = vec![wire::ReturnedSecret {
+        secret: "other".into(),
+        ..told(wire::OutputStream::Stdout)
+    }];
+    runner.amend(&job, "a word, again").await.unwrap();
+    assert_eq!(lines().await, found.logs.len() + 1);
 }
 
 #[tokio::test]

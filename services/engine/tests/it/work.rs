@@ -340,6 +340,7 @@ async fn a_secret_that_came_back_is_told_in_the_log_and_with_the_job_whatever_ca
         runner.returned = vec![wire::ReturnedSecret {
             secret: "token".into(),
             stream: wire::OutputStream::Stdout.into(),
+            count: 3,
         }];
 
         runner.printed(&job, answer).await;
@@ -348,12 +349,15 @@ async fn a_secret_that_came_back_is_told_in_the_log_and_with_the_job_whatever_ca
         assert_eq!(
             event,
             json!({
-                "job_id": id, "plugin": "first", "command": "poll", "attempt": 1, "secret": "token", "stream": "stdout",
+                "job_id": id, "plugin": "first", "command": "poll", "attempt": 1, "secret": "token", "stream": "stdout", "count": 3,
             })
         );
         let logs = engine.ended(&id).await.logs;
         let warned = |line: &LogLine| {
-            line.level == "warn" && line.message.contains("its secret token to stdout")
+            line.level == "warn"
+                && line
+                    .message
+                    .contains("its secret token to stdout 3 times, ")
         };
         assert_eq!(
             logs.iter().filter(|line| warned(line)).count(),

@@ -110,6 +110,7 @@ pub async fn call(
         dedupe_key: call.dedupe_key.unwrap_or_default(),
         submitted_by: "api".into(),
         dedupe_ttl_ms: 0,
+        wait_ms: wait.map_or(0, Wait::millis),
     };
     let submitted = state.intake().submit_job(request).await?.into_inner();
     let answer = match wait {
@@ -117,6 +118,7 @@ pub async fn call(
             let engine::SubmitJobResponse {
                 job_id,
                 deduplicated,
+                ..
             } = submitted;
             (
                 StatusCode::ACCEPTED,
@@ -130,7 +132,7 @@ pub async fn call(
             )
                 .into_response()
         }
-        Some(wait) => job::wait(&state, &submitted.job_id, wait).await?,
+        Some(_) => job::waited(submitted.job)?,
     };
     drop(permit);
     Ok(answer)

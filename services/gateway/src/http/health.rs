@@ -1,6 +1,7 @@
 //! `/healthz`: how the stack is, for people, programs and `bailey status --wait`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State as Shared;
 use axum::{Extension, Json};
@@ -18,7 +19,7 @@ use crate::state::State;
 use crate::view::View;
 
 /// A service that was not heard for this long is stale: three beats.
-const STALE: std::time::Duration = std::time::Duration::from_secs(30);
+const STALE: Duration = Duration::from_secs(30);
 
 /// How the stack is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -46,7 +47,7 @@ pub struct Health {
     /// `gateway`; `management-only` while there is no API token: then nothing but this is served, and queued jobs wait; `sealed` while the
     /// vault cannot be opened; `unknown` while the broker does not answer.
     pub api_posture: String,
-    /// How many warnings there are about the configuration that is locked.
+    /// How many warnings there are about the configuration that is locked, and about what it asks of the vault and would not get.
     pub warning_count: usize,
     /// The warnings; only for requests with a token, for they tell names of accounts, plugins and host paths.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,11 +82,12 @@ pub async fn healthz(
     headers: HeaderMap,
 ) -> (StatusCode, Json<Health>) {
     let mut health = read(&state, &view).await;
+    let warnings = health.warnings.take();
     // A token that is wrong is none: whoever watches the stack's health must not depend on one.
     if headers.contains_key(header::AUTHORIZATION)
         && auth::reader(&state, &headers, scopes::ANY).await.is_ok()
     {
-        health.warnings = Some(view.warnings.clone());
+        health.warnings = warnings;
     }
     let status = if health.status == "ok" {
         StatusCode::OK
@@ -95,7 +97,7 @@ pub async fn healthz(
     (status, Json(health))
 }
 
-/// Asks broker and engine; what does not answer is a trouble, not an error.
+/// Asks broker and engine; what does not answer is a trouble, not an error. It tells the warnings too, which are not for everybody.
 pub async fn read(state: &State, view: &View) -> Health {
     let (mut presence, mut query) = (state.presence(), state.query());
     let (roll, status, catalogue) = tokio::join!(
@@ -116,8 +118,9 @@ pub async fn read(state: &State, view: &View) -> Health {
         let trouble = "management-only: there is no API token; `bailey token create` makes one";
         troubles.push(trouble.to_owned());
     }
-    let heard = roll.map(|roll| roll.services).unwrap_or_default();
-    let services = services(&heard, state.now());
+    let roll = roll.unwrap_or_default();
+    let warnings = [view.warnings.as_slice(), &roll.missing].concat();
+    let services = services(&roll.services, state.now());
     let starting = services
         .iter()
         .any(|service| matches!(service.state, "starting" | "unknown"));
@@ -147,8 +150,8 @@ pub async fn read(state: &State, view: &View) -> Health {
         version: env!("CARGO_PKG_VERSION"),
         posture: engine.posture,
         api_posture,
-        warning_count: view.warnings.len(),
-        warnings: None,
+        warning_count: warnings.len(),
+        warnings: Some(warnings),
         services,
     }
 }
@@ -188,13 +191,21 @@ fn services(roll: &[broker::Presence], now: Timestamp) -> Vec<ServiceHealth> {
         roll.iter()
             .find(|presence| presence.service == service.name())
     };
+    let broker = heard(Service::Broker).filter(|broker| broker.started_at_ms > 0);
+    let asked_for = broker.map(|broker| now.since(Timestamp(broker.started_at_ms)));
     Service::ALL
         .iter()
-        .map(|&service| one(service, heard(service), now))
+        .map(|&service| one(service, heard(service), asked_for, now))
         .collect()
 }
 
-fn one(service: Service, heard: Option<&broker::Presence>, now: Timestamp) -> ServiceHealth {
+/// `asked_for` is how long the broker has run: what it knows of the others, it knows since then.
+fn one(
+    service: Service,
+    heard: Option<&broker::Presence>,
+    asked_for: Option<Duration>,
+    now: Timestamp,
+) -> ServiceHealth {
     let unknown = broker::Presence::default();
     let presence = heard.unwrap_or(&unknown);
     let silent = now.since(Timestamp(presence.last_heard_ms)) > STALE;
@@ -206,10 +217,17 @@ fn one(service: Service, heard: Option<&broker::Presence>, now: Timestamp) -> Se
         Readiness::Degraded => "degraded",
         Readiness::Stopping => "stopping",
     };
+    let detail = match (state, asked_for) {
+        ("unknown", Some(time)) => {
+            let seconds = time.as_secs();
+            format!("it has not said how it is since the broker started, {seconds} s ago")
+        }
+        _ => presence.detail.clone(),
+    };
     ServiceHealth {
         service: service.name().to_owned(),
         state,
-        detail: presence.detail.clone(),
+        detail,
         version: presence.version.clone(),
         rss_bytes: presence.rss_bytes,
     }
@@ -231,7 +249,7 @@ mod tests {
     #[test]
     fn a_service_is_ready_while_it_is_heard_and_stale_afterwards() {
         let ready = presence(Readiness::Ready, 1_000_000);
-        let at = |ms| one(Service::Engine, Some(&ready), Timestamp(ms)).state;
+        let at = |ms| one(Service::Engine, Some(&ready), None, Timestamp(ms)).state;
         assert_eq!(at(1_030_000), "ready");
         assert_eq!(at(1_030_001), "stale");
     }
@@ -246,6 +264,25 @@ mod tests {
                 .filter(|service| service.state == "unknown")
                 .count(),
             Service::ALL.len() - 1
+        );
+    }
+
+    #[test]
+    fn of_what_was_never_heard_it_is_said_since_when() {
+        let broker = broker::Presence {
+            service: "broker".into(),
+            started_at_ms: 1_000,
+            ..presence(Readiness::Ready, 4_000)
+        };
+        let listed = services(&[broker], Timestamp(4_200));
+        let of = |name: &str| listed.iter().find(|it| it.service == name).unwrap();
+        assert_eq!(of("broker").detail, "");
+        assert_eq!(
+            (of("engine").state, of("engine").detail.as_str()),
+            (
+                "unknown",
+                "it has not said how it is since the broker started, 3 s ago"
+            )
         );
     }
 

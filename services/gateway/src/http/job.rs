@@ -192,6 +192,11 @@ impl From<engine::Transition> for TransitionView {
 pub struct Wait(Duration);
 
 impl Wait {
+    /// As the engine is asked.
+    pub fn millis(self) -> i64 {
+        i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
+    }
+
     /// Reads `30s`, `500ms` or `2m`.
     pub fn parse(text: &str, limit: Duration) -> Result<Self, Problem> {
         let digits = text
@@ -221,14 +226,9 @@ impl Wait {
     }
 }
 
-/// Waits for the job: 200 with its outcome, or 202 where the time is up first.
-pub async fn wait(state: &State, job_id: &str, Wait(wait): Wait) -> Result<Response, Problem> {
-    let timeout_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-    let request = engine::WaitForJobRequest {
-        job_id: job_id.to_owned(),
-        timeout_ms,
-    };
-    let job = found(state.query().wait_for_job(request).await?.into_inner().job)?;
+/// A job that was waited for: 200 with its outcome, or 202 where the time was up first.
+pub fn waited(job: Option<engine::Job>) -> Result<Response, Problem> {
+    let job = found(job)?;
     let done = is_terminal(job.status);
     // Whoever may call a command may read what it answered.
     let view = JobView {
@@ -279,14 +279,13 @@ pub async fn read(
         .map(|text| Wait::parse(text, view.api.max_sync_timeout))
         .transpose()?;
     let token = auth::reader(&state, &headers, scopes::JOBS).await?;
-    if let Some(Wait(wait)) = wait {
+    if let Some(wait) = wait {
         let _permit = state.wait_permit(view.api.max_concurrent_sync)?;
-        let timeout_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         state
             .query()
             .wait_for_job(engine::WaitForJobRequest {
                 job_id: id.clone(),
-                timeout_ms,
+                timeout_ms: wait.millis(),
             })
             .await?;
     }

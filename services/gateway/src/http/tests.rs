@@ -1,5 +1,6 @@
 mod calls;
 mod peers;
+mod upstreams;
 
 use std::time::Duration;
 

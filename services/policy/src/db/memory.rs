@@ -2,7 +2,7 @@
 
 use bailey_audit_log::Checkpoint;
 use bailey_db::Connection;
-use bailey_types::{Serial, Sha256};
+use bailey_types::{Serial, Sha256, Timestamp};
 
 /// The newest lock and the newest checkpoint that were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,4 +58,12 @@ pub(crate) async fn advance(tx: &mut Connection, memory: Memory) -> Result<(), s
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Until when what was asked for may have been forgotten: of what is older and not known, nobody can tell whether it was used.
+pub(crate) async fn forgotten_until(tx: &mut Connection) -> Result<Timestamp, sqlx::Error> {
+    let until = sqlx::query_scalar!("SELECT forgotten_until_ms FROM memory");
+    Ok(Timestamp(
+        until.fetch_optional(tx).await?.unwrap_or(i64::MIN),
+    ))
 }

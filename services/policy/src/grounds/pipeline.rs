@@ -88,8 +88,8 @@ pub(super) fn by_parent(
     // Our own signature is on the contract, so it tells for sure that the parent was decided about as a service.
     let endless = parent.contract == format!("service:{}", parent.plugin);
     let parent_job = Parent {
-        decision: parent.id,
         job: parent.job,
+        decided_at: parent.issued_at,
     };
     Ok((
         parent.principal,

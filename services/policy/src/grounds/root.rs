@@ -95,6 +95,7 @@ pub(super) fn by_origin(
     };
     let uses = Uses::Origin {
         origin: origin.id,
+        asked_at: origin.issued_at,
         step,
     };
     Ok((origin.principal.clone(), contract, decided, uses))

@@ -7,11 +7,13 @@ mod pipelines;
 mod services;
 mod stack;
 
+use std::time::Duration;
+
 use bailey_proto::policy::v1::DecideRequest;
 use bailey_proto::policy::v1::decide_request::AskedBy;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
 use bailey_trust::{Asked, DecisionOrigin};
-use bailey_types::{JobId, Serial, Service, Sha256};
+use bailey_types::{Clock, JobId, Serial, Service, Sha256, Timestamp};
 use tonic::Code;
 
 use crate::peers::Mode;
@@ -132,6 +134,57 @@ async fn an_origin_stands_for_one_job_and_its_retries() {
         policy.allowed(again(&asked, attempt)).await;
     }
     assert_eq!(policy.denied(again(&asked, 7)).await, "attempts_used_up");
+}
+
+#[tokio::test]
+async fn a_decision_that_waits_for_the_broker_keeps_no_other_waiting() {
+    let policy = TestPolicy::start().await;
+    policy.allowed(policy.call("poll", "{}")).await;
+    let has_come = policy.broker.ignore_next();
+    let mut stuck = std::pin::pin!(policy.decide(policy.call("poll", "{}")));
+    let others = async {
+        has_come.await;
+        policy.allowed(policy.event()).await;
+        policy.allowed(policy.call("poll", "{}")).await;
+    };
+    tokio::select! {
+        ended = &mut stuck => assert!(ended.is_ok(), "the others waited for it"),
+        () = others => {}
+    }
+    // It is neither forgotten nor decided without an epoch.
+    assert_eq!(stuck.await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn what_follows_from_a_job_may_although_the_clock_was_set_back_while_it_was_decided() {
+    let mut policy = TestPolicy::start().await;
+    let now = Clock::system().now();
+    let clock = Clock::fixed(now);
+    policy.restart_by(clock.clone()).await;
+    policy.audit.set_clock(&clock, Timestamp(now.0 - 5_000));
+    let (decision, parent) = policy.allowed(policy.event()).await;
+    assert_eq!(decision.issued_at, now);
+    clock.set(now);
+    policy.allowed(TestPolicy::second(&parent)).await;
+}
+
+#[tokio::test]
+async fn policy_forgets_what_is_over_by_itself_and_refuses_it_then() {
+    let mut policy = TestPolicy::start().await;
+    let asked = policy.call("poll", "{}");
+    policy.allowed(asked.clone()).await;
+    let used_until = Clock::system().now();
+    let later = used_until.plus(Duration::from_hours(31 * 24));
+    policy.restart_by(Clock::fixed(later)).await;
+    let pruned = policy.audit.recorded("ledger.pruned", 1).await;
+    assert_eq!(pruned[0]["fields"]["jobs"], 1);
+    let until = pruned[0]["fields"]["before_ms"].as_i64().unwrap();
+    assert!(until <= used_until.0, "{until} {used_until:?}");
+    // No certificate is valid then, so the question is asked now.
+    policy.restart().await;
+    assert_eq!(policy.denied(for_another_job(&asked)).await, "too_old");
+    assert_eq!(policy.denied(again(&asked, 2)).await, "too_old");
+    policy.allowed(policy.call("poll", "{}")).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceSe
 use bailey_proto::broker::v1::epoch_service_server::{EpochService, EpochServiceServer};
 use bailey_proto::broker::v1::{EpochRequest, EpochResponse};
 use bailey_test::TestStack;
-use bailey_types::{Clock, Service};
+use bailey_types::{Clock, Service, Timestamp};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -17,7 +17,11 @@ use tonic::{Request, Response, Status};
 
 /// And why nothing is to be decided, if a test says so.
 #[derive(Clone, Default)]
-pub(crate) struct Epoch(Arc<Mutex<String>>);
+pub(crate) struct Epoch {
+    held: Arc<Mutex<String>>,
+    /// Questions that are to have no answer.
+    unanswered: watch::Sender<usize>,
+}
 
 impl Epoch {
     pub(crate) fn routes(&self) -> Routes {
@@ -25,16 +29,31 @@ impl Epoch {
     }
 
     pub(crate) fn hold(&self, why: &str) {
-        why.clone_into(&mut self.0.lock().unwrap());
+        why.clone_into(&mut self.held.lock().unwrap());
+    }
+
+    /// Leaves the next question without an answer; answers when it has come.
+    pub(crate) fn ignore_next(&self) -> impl Future<Output = ()> + use<> {
+        self.unanswered.send_replace(1);
+        let mut unanswered = self.unanswered.subscribe();
+        async move {
+            unanswered.wait_for(|left| *left == 0).await.unwrap();
+        }
     }
 }
 
 #[tonic::async_trait]
 impl EpochService for Epoch {
     async fn epoch(&self, _: Request<EpochRequest>) -> Result<Response<EpochResponse>, Status> {
+        if self
+            .unanswered
+            .send_if_modified(|left| std::mem::take(left) > 0)
+        {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(EpochResponse {
             epoch: "epoch-1".into(),
-            hold: self.0.lock().unwrap().clone(),
+            hold: self.held.lock().unwrap().clone(),
         }))
     }
 }
@@ -57,6 +76,8 @@ struct Inner {
     fork: Log,
     cosigned: watch::Sender<usize>,
     appended: watch::Sender<usize>,
+    /// A clock, and where an append sets it.
+    sets: Option<(Clock, Timestamp)>,
 }
 
 impl Audit {
@@ -77,7 +98,13 @@ impl Audit {
             fork,
             cosigned: watch::Sender::new(0),
             appended: watch::Sender::new(0),
+            sets: None,
         })))
+    }
+
+    /// Sets a clock with each append.
+    pub(crate) fn set_clock(&self, clock: &Clock, at: Timestamp) {
+        self.0.lock().unwrap().sets = Some((clock.clone(), at));
     }
 
     pub(crate) fn routes(&self) -> Routes {
@@ -160,6 +187,9 @@ impl AuditService for Audit {
             .map(|new| entry(&actor, &new.kind, &new.fields_json));
         let entries: Vec<_> = entries.collect();
         let mut inner = self.0.lock().unwrap();
+        if let Some((clock, at)) = &inner.sets {
+            clock.set(*at);
+        }
         let log = inner.log()?;
         let done = log
             .append(&entries)

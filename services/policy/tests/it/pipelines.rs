@@ -2,7 +2,7 @@
 
 use bailey_proto::policy::v1::decide_request::AskedBy;
 use bailey_trust::{Asked, DecisionOrigin, sign};
-use bailey_types::{DecisionId, JobId, Service, Sha256};
+use bailey_types::{JobId, Service, Sha256};
 
 use crate::for_another_job;
 use crate::stack::{TestPolicy, asked_call, event_body, request, step};
@@ -124,8 +124,8 @@ async fn a_parents_decision_must_be_one_that_policy_gave() {
     for signer in [Service::Broker, Service::Policy] {
         let mut forged = decision.clone();
         if signer == Service::Policy {
-            // Signed by the right key, but never given.
-            forged.id = DecisionId::new();
+            // Signed by the right key, but about a job that was never decided about: the ledger is another one than then.
+            forged.job = JobId::new();
         }
         let mut asked = TestPolicy::second(&allowed);
         asked.asked_by = Some(AskedBy::ParentDecision(

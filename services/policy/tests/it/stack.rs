@@ -130,7 +130,7 @@ impl TestPolicy {
             stack.serve(Service::Broker, broker.routes()),
             stack.serve(Service::Audit, audit.routes()),
         ];
-        let (ctx, service) = serve(&stack).await;
+        let (ctx, service) = serve(&stack, Clock::system()).await;
         let mesh = stack.mesh(Service::Engine);
         let engine = DecisionServiceClient::new(mesh.channel(Service::Policy));
         Self {
@@ -146,9 +146,14 @@ impl TestPolicy {
     }
 
     pub(crate) async fn restart(&mut self) {
+        self.restart_by(Clock::system()).await;
+    }
+
+    /// Starts again, by another clock.
+    pub(crate) async fn restart_by(&mut self, clock: Clock) {
         self.ctx.shutdown.cancel();
         self.service.join_next().await.unwrap().unwrap().unwrap();
-        (self.ctx, self.service) = serve(&self.stack).await;
+        (self.ctx, self.service) = serve(&self.stack, clock).await;
     }
 
     /// How policy says that it is.
@@ -251,8 +256,9 @@ impl TestPolicy {
     }
 }
 
-async fn serve(stack: &TestStack) -> (Context, JoinSet<anyhow::Result<()>>) {
-    let ctx = stack.context(Service::Policy);
+async fn serve(stack: &TestStack, clock: Clock) -> (Context, JoinSet<anyhow::Result<()>>) {
+    let mut ctx = stack.context(Service::Policy);
+    ctx.clock = clock;
     let (mesh, mut presence) = (stack.join(&ctx), ctx.presence());
     let listener = bailey_mesh::bind(ctx.settings.listen).unwrap();
     let mut service = JoinSet::new();

@@ -8,14 +8,14 @@ use bailey_trust::{Decision, LockedPlugin, ServiceTerms};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
-use super::{Order, Workshop, before_launch, lost};
+use super::{Order, Workshop, before_launch, lost, stopped};
 use crate::attempt::{Attempt, Outcome, Stops, Trouble};
 use crate::container::Cell;
 use crate::report::{self, Reports};
 use crate::state;
 use crate::ticket::Tickets;
 use crate::turns::Turn;
-use crate::watch::{Served, Stop};
+use crate::watch::{Said, Served, Stop};
 
 impl<T: Tickets> Workshop<T> {
     /// How what is ordered lasts, if it does. What the engine says of it must be what is locked.
@@ -77,14 +77,20 @@ impl<T: Tickets> Workshop<T> {
             .stopped_by(Box::pin(async move { stops.at_once().await }));
         let heartbeat = terms.heartbeat_seconds;
         let heartbeat = heartbeat.map(|seconds| Duration::from_secs(seconds.into()));
-        let deliver = |number: u64, line| {
-            let line = TakeLineRequest {
-                job_id: attempt.job.to_string(),
-                attempt: attempt.number.0,
-                number,
-                line,
-            };
-            report::deliver_line(reports, line).boxed()
+        let (job_id, number) = (attempt.job.to_string(), attempt.number.0);
+        let deliver = |said| match said {
+            Said::Line(nth, line) => {
+                let line = TakeLineRequest {
+                    job_id: job_id.clone(),
+                    attempt: number,
+                    number: nth,
+                    line,
+                };
+                report::deliver_line(reports, line).boxed()
+            }
+            Said::Returned(secrets) => report::returned(reports, (job_id.clone(), number), secrets)
+                .map(Ok)
+                .boxed(),
         };
         let (served, stderr) = cell.watch.serve(heartbeat, deliver).await;
         let unhealthy = |reason: String| {
@@ -109,7 +115,7 @@ impl<T: Tickets> Workshop<T> {
             }
             Served::LongLine => unhealthy("it wrote a line of more than 1 MiB".to_owned()),
             Served::Stopped(Stop::OverLimit) => return state::refused(cell.state.as_ref()),
-            Served::Stopped(stop) => return lost(stop.sentence(), stderr),
+            Served::Stopped(stop) => return stopped(stop, stderr),
             Served::Lost(why) => return lost(&why, stderr),
         };
         if let Ok(locked) = order.locked() {

@@ -1,12 +1,15 @@
 //! When a plugin's answer counts, and what becomes of the plugin afterwards.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bailey_proto::engine::v1::Finished;
 use bailey_proto::engine::v1::report_request::Outcome;
 use bailey_types::JobId;
+use bollard::query_parameters::WaitContainerOptions;
+use futures::StreamExt as _;
 
-use super::world::World;
+use super::world::{World, docker};
 use super::{HANG, MINUTE};
 
 const SAY_OK: &str = "import os, sys, time\nsys.stdin.read()\n\
@@ -41,6 +44,27 @@ async fn an_answer_is_reported_while_its_plugin_goes_on_and_that_plugin_is_kille
     assert_eq!(world.cells().await.len(), 1, "it may end by itself");
     world.until_none_is_left().await;
     assert!(world.audit.kinds().is_empty(), "{:?}", world.audit.kinds());
+}
+
+#[tokio::test]
+async fn a_cell_that_has_ended_is_removed_once_its_answer_is_reported() {
+    // Given an engine that takes no report yet
+    let mut world = world("say(ok)\ntime.sleep(0.3)").await;
+    let busy = Arc::clone(&world.busy).lock_owned().await;
+
+    // When a plugin has answered and ended
+    world.assign(JobId::new(), MINUTE).await;
+    let cell = world.until_one_runs().await;
+    let docker = docker();
+    let mut ended = docker.wait_container(&cell, None::<WaitContainerOptions>);
+    assert!(ended.next().await.unwrap().is_ok());
+
+    // Then it is still there, until the report is taken
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.cells().await, [cell]);
+    drop(busy);
+    world.report().await;
+    world.until_none_is_left().await;
 }
 
 #[tokio::test]

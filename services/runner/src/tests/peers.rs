@@ -13,7 +13,7 @@ use bailey_proto::engine::v1::{
 };
 use bailey_proto::policy::v1::pool_service_server::PoolService;
 use bailey_proto::policy::v1::{Denied, GrantPoolRequest, GrantPoolResponse, grant_pool_response};
-use bailey_trust::{Decision, PoolGrant, SealingRecipient, SigningKey, Ticket, sign};
+use bailey_trust::{Decision, PoolGrant, SealingSession, SigningKey, Ticket, sign};
 use bailey_types::{Clock, GrantId, ImageId, Serial, Sha256, TicketId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -80,6 +80,8 @@ pub(super) struct FakeEngine {
     pub(super) amendments: mpsc::Sender<AmendRequest>,
     pub(super) lines: mpsc::Sender<TakeLineRequest>,
     pub(super) hears: Arc<Mutex<Option<Status>>>,
+    /// No report is taken while somebody has it.
+    pub(super) busy: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[tonic::async_trait]
@@ -114,6 +116,7 @@ impl LeaseService for FakeEngine {
         &self,
         request: Request<ReportRequest>,
     ) -> Result<Response<ReportResponse>, Status> {
+        drop(self.busy.lock().await);
         self.reports.send(request.into_inner()).await.ok();
         Ok(Response::new(ReportResponse {}))
     }
@@ -142,7 +145,7 @@ impl LeaseService for FakeEngine {
 pub(super) struct FakeBroker {
     pub(super) refusal: Arc<Mutex<Option<Status>>>,
     pub(super) key: SigningKey,
-    pub(super) recipient: SealingRecipient,
+    pub(super) session: SealingSession,
 }
 
 #[tonic::async_trait]
@@ -170,7 +173,7 @@ impl TicketService for FakeBroker {
         };
         Ok(Response::new(MakeTicketResponse {
             ticket: Some(sign(&ticket, &self.key).unwrap()),
-            sealed: self.recipient.seal(&salted).unwrap().into(),
+            sealed: self.session.seal(&salted).unwrap().into(),
         }))
     }
 }

@@ -71,11 +71,28 @@ async fn a_service_is_heard_line_by_line_beside_calls_and_ends_when_it_is_cancel
     let Some(Outcome::Lost(lost)) = report.outcome else {
         panic!("{:?}", report.outcome)
     };
-    assert_eq!(lost.reason, "cancelled");
+    assert_eq!((lost.reason.as_str(), lost.stopped), ("cancelled", false));
     assert_eq!(&lost.stderr[..], b"a line to begin with\n");
     let timings = report.timings.unwrap();
     assert_eq!(timings.start_kind(), StartKind::Cold);
     world.until_none_is_left().await;
+}
+
+#[tokio::test]
+async fn a_service_ends_with_its_runner_and_that_is_said() {
+    let mut world = World::that(BEATS, service).await;
+    world.ready().await;
+    let job = serve(&world).await;
+    line(&mut world).await;
+    world.ctx.shutdown.cancel();
+    let report = world.report().await;
+    assert_eq!(report.job_id, job.to_string());
+    let Some(Outcome::Lost(lost)) = report.outcome else {
+        panic!("{:?}", report.outcome)
+    };
+    assert!(lost.stopped, "{lost:?}");
+    world.ctx.stopped().await.unwrap();
+    assert!(world.containers().await.is_empty());
 }
 
 #[tokio::test]

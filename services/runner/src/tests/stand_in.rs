@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bailey_cell::launch::{Control, Message};
-use bailey_trust::SealingKey;
+use bailey_trust::{SealingKey, SessionReader};
 use bailey_types::ImageId;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -62,7 +62,7 @@ pub(super) struct StandIn {
     /// Of holders.
     holder_image: ImageId,
     books: Mutex<Books>,
-    opener: SealingKey,
+    opener: SessionReader,
     tasks: TaskTracker,
 }
 
@@ -88,7 +88,7 @@ impl StandIn {
             probe_code: Mutex::new(0),
             holder_image,
             books: Mutex::default(),
-            opener,
+            opener: SessionReader::new(opener),
             tasks: TaskTracker::new(),
         });
         let accepting = Arc::clone(&stand_in);

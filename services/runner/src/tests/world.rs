@@ -13,7 +13,7 @@ use bailey_proto::engine::v1::report_request::Outcome;
 use bailey_proto::engine::v1::{AmendRequest, ReportRequest, TakeLineRequest};
 use bailey_proto::policy::v1::pool_service_server::PoolServiceServer;
 use bailey_service::{Context, Readiness, Settings};
-use bailey_trust::{SealingKey, SigningKey, TrustFile, sign};
+use bailey_trust::{SealingKey, SealingSession, SigningKey, TrustFile, sign};
 use bailey_types::{AttemptNumber, ImageId, JobId, Serial, Service, StackId};
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) lines: mpsc::Receiver<TakeLineRequest>,
     /// What the engine says to a line.
     pub(super) hears: Arc<Mutex<Option<Status>>>,
+    /// The engine takes no report while somebody has it.
+    pub(super) busy: Arc<tokio::sync::Mutex<()>>,
     session: Option<Session>,
     addresses: [String; 3],
     dir: tempfile::TempDir,
@@ -105,19 +107,21 @@ impl World {
         let (amend_to, amendments) = mpsc::channel(64);
         let (line_to, lines) = mpsc::channel(64);
         let hears = Arc::new(Mutex::new(None));
+        let busy = Arc::<tokio::sync::Mutex<()>>::default();
         let engine = LeaseServiceServer::new(FakeEngine {
             sessions: session_to,
             reports: report_to,
             amendments: amend_to,
             lines: line_to,
             hears: Arc::clone(&hears),
+            busy: Arc::clone(&busy),
         })
         .max_decoding_message_size(16 << 20);
         let tickets = Arc::new(Mutex::new(None));
         let broker = TicketServiceServer::new(FakeBroker {
             refusal: Arc::clone(&tickets),
             key: SigningKey::read(&ctx.settings.secret_path("signing-broker")).unwrap(),
-            recipient,
+            session: SealingSession::new(recipient),
         })
         .max_decoding_message_size(16 << 20);
         let (pools, serial) = (Arc::default(), Arc::new(Mutex::new(Serial(0))));
@@ -151,6 +155,7 @@ impl World {
             amendments,
             lines,
             hears,
+            busy,
             session: None,
             addresses,
             dir,

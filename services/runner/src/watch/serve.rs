@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailey_cell::launch::Returned;
 use bollard::container::LogOutput;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -38,6 +39,15 @@ pub enum Served {
     Lost(String),
 }
 
+/// What is to be handed on.
+#[derive(Debug)]
+pub enum Said {
+    /// A line, by its number.
+    Line(u64, Bytes),
+    /// Secrets that it has printed, which are told beside the lines: none of them waits for that.
+    Returned(Vec<Returned>),
+}
+
 /// Where a watch is.
 struct Hearing<'a> {
     lines: Lines,
@@ -46,6 +56,8 @@ struct Hearing<'a> {
     number: u64,
     /// The line that is being handed on.
     sending: Option<BoxFuture<'a, Result<(), String>>>,
+    /// Secrets that it has printed, being told of.
+    telling: Option<BoxFuture<'a, Vec<Returned>>>,
     /// When the cell last wrote a line, or got rid of one.
     heard: Instant,
     /// Who wants it to end, and until when it may do so by itself.
@@ -55,12 +67,12 @@ struct Hearing<'a> {
 }
 
 impl<H: Hands> Watch<H> {
-    /// Hands on each line until the cell has ended; answers why it did, with the last of what it wrote to standard error. `deliver` ends when a
-    /// line is taken, or with the reason why none ever will be.
+    /// Hands on each line until the cell has ended; answers why it did, with the last of what it wrote to standard error. `deliver` ends when
+    /// what it was given is taken, or with the reason why no line ever will be.
     pub async fn serve<'a>(
         &mut self,
         heartbeat: Option<Duration>,
-        deliver: impl Fn(u64, Bytes) -> BoxFuture<'a, Result<(), String>>,
+        deliver: impl Fn(Said) -> BoxFuture<'a, Result<(), String>>,
     ) -> (Served, Bytes) {
         let (stdout, stderr) = self.collector.take_output();
         let mut hearing = Hearing {
@@ -69,6 +81,7 @@ impl<H: Hands> Watch<H> {
             pace: Pace::new(),
             number: 0,
             sending: None,
+            telling: None,
             heard: Instant::now(),
             ending: None,
             closed: None,
@@ -88,9 +101,12 @@ impl<H: Hands> Watch<H> {
         &mut self,
         hearing: &mut Hearing<'a>,
         heartbeat: Option<Duration>,
-        deliver: impl Fn(u64, Bytes) -> BoxFuture<'a, Result<(), String>>,
+        deliver: impl Fn(Said) -> BoxFuture<'a, Result<(), String>>,
     ) -> Served {
         loop {
+            if hearing.telling.is_none() {
+                hearing.tell(self.collector.untold(), &deliver);
+            }
             if hearing.sending.is_none() {
                 match hearing.lines.next(self.output.is_none()) {
                     Next::Line(line) => {
@@ -133,6 +149,10 @@ impl<H: Hands> Watch<H> {
                     }
                     // Nobody read meanwhile what it had written before it ended.
                     self.drained = self.exit_code.map(|_| hearing.heard + DRAIN);
+                }
+                told = ready(&mut hearing.telling) => {
+                    hearing.telling = None;
+                    self.collector.tell(&told);
                 }
                 over = until(limit) => return over,
                 () = sleep(self.drained), if !is_sending && self.output.is_some() => self.output = None,
@@ -191,11 +211,7 @@ impl<H: Hands> Watch<H> {
 
 impl<'a> Hearing<'a> {
     /// Hands a line on. An empty one only says that the cell is well.
-    fn send(
-        &mut self,
-        line: Bytes,
-        deliver: &impl Fn(u64, Bytes) -> BoxFuture<'a, Result<(), String>>,
-    ) {
+    fn send(&mut self, line: Bytes, deliver: &impl Fn(Said) -> BoxFuture<'a, Result<(), String>>) {
         self.heard = Instant::now();
         self.number += 1;
         let wait = self.pace.take(self.heard, line.len());
@@ -206,10 +222,27 @@ impl<'a> Hearing<'a> {
             }));
             return;
         }
-        let sent = deliver(self.number, line);
+        let sent = deliver(Said::Line(self.number, line));
         self.sending = Some(Box::pin(async move {
             tokio::time::sleep(wait).await;
             sent.await
+        }));
+    }
+
+    /// Tells of these, if there are any.
+    fn tell(
+        &mut self,
+        untold: Vec<Returned>,
+        deliver: &impl Fn(Said) -> BoxFuture<'a, Result<(), String>>,
+    ) {
+        if untold.is_empty() {
+            return;
+        }
+        let taken = deliver(Said::Returned(untold.clone()));
+        self.telling = Some(Box::pin(async move {
+            // An engine that does not want it is asked no more.
+            taken.await.unwrap_or_default();
+            untold
         }));
     }
 

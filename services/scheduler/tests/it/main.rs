@@ -48,6 +48,7 @@ impl IntakeService for Engine {
         Ok(Response::new(SubmitJobResponse {
             job_id: "job".into(),
             deduplicated: false,
+            job: None,
         }))
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bailey_cell::{
     Cell, Entry, Holder, Identity, Look, Probe, Seat, Spec, Target, create_body, name, state_volume,
 };
-use bailey_trust::{LockedPlugin, StateKind};
+use bailey_trust::LockedPlugin;
 use bailey_types::{ImageId, JobId, PluginName, Serial};
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -241,8 +241,6 @@ fn check_cell(cell: &Cell<'_>) -> Result<(), Error> {
         &cell.locked.proposed.walls,
         matches!(cell.seat, Seat::Pool { .. }),
     );
-    // What has been started ahead must not touch what outlives it, nor reach anything.
-    let lasting = cell.state() != StateKind::None || !cell.host_paths().is_empty();
     let checks = [
         (
             "there is no account untrusted",
@@ -259,7 +257,7 @@ fn check_cell(cell: &Cell<'_>) -> Result<(), Error> {
         ("the plugin keeps no warm cells", !pooled || walls.warm > 0),
         (
             "cells with state, egress or host paths are not started ahead",
-            !pooled || !(lasting || cell.has_egress()),
+            !pooled || cell.locked.proposed.carries().is_none(),
         ),
     ];
     match checks.iter().find(|(_, holds)| !holds) {

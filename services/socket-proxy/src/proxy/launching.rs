@@ -113,14 +113,18 @@ impl Proxy {
 
     /// Writes down that a plugin has printed a secret that it was given.
     pub fn returned(&self, id: &ContainerId, record: &Record, names: &Names, returned: &Returned) {
-        let Returned { secret, stream } = returned;
+        let Returned {
+            secret,
+            stream,
+            count,
+        } = returned;
         let (plugin, stream) = (record.identity.plugin(), stream.as_str());
         let fields = json!({
             "container": id.as_str(), "plugin": plugin, "job": names.job, "attempt": names.attempt, "decision": names.decision,
-            "secret": secret, "stream": stream,
+            "secret": secret, "stream": stream, "count": count,
         });
         self.audit().record("secret.returned", fields, false);
-        tracing::warn!(container.id = %id, job.id = %names.job, secret.name = %secret, "a plugin printed its secret {secret} to {stream}");
+        tracing::warn!(container.id = %id, job.id = %names.job, secret.name = %secret, secret.count = count, "a plugin printed its secret {secret} to {stream}");
     }
 }
 

@@ -60,6 +60,7 @@ async fn delivered_secrets_do_not_come_back() {
     let returned = Returned {
         secret: "token".parse().unwrap(),
         stream: OutputStream::Stdout,
+        count: 1,
     };
     assert_eq!(output.returned, [returned]);
     let told = stand.recorded.last("secret.returned").unwrap();
@@ -67,6 +68,7 @@ async fn delivered_secrets_do_not_come_back() {
         (&told["secret"], &told["stream"], &told["container"]),
         (&"token".into(), &"stdout".into(), &cell.id.as_str().into())
     );
+    assert_eq!(told["count"], 1);
     assert!(!told.to_string().contains("hunter2"), "{told}");
 
     let mut cell = stand.cell().await;

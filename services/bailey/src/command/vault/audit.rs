@@ -1,19 +1,25 @@
 //! `bailey vault audit`: what the audit log has about the vault.
 
+mod revisions;
+
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bailey_audit_log::{Entry, Leaf, select_dir};
+use bailey_proto::management::v1::StatusRequest;
 use bailey_trust::TrustFile;
 use bailey_types::Clock;
 use serde_json::{Value, json};
 
+use self::revisions::Revisions;
+use super::client;
 use crate::cli::vault::AuditArgs;
 use crate::home::Home;
 use crate::output::{Done, Out, plain};
 
 /// What the broker calls such entries.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 10] = [
     "vault.",
     "secret.",
     "principal.",
@@ -21,13 +27,19 @@ const KINDS: [&str; 7] = [
     "ticket.",
     "manage.",
     "hmac.",
+    "upstream.",
+    "lock.",
+    "pki.",
 ];
-/// What socket-proxy calls a secret that a plugin printed.
-const RETURNED: &str = "secret.returned";
+/// What others say of secrets: socket-proxy, that a plugin printed one; egress-proxy, that an upstream sent its key back.
+const RETURNED: [(&str, &str); 2] = [
+    ("socket-proxy", "secret.returned"),
+    ("egress-proxy", "upstream.key_returned"),
+];
 /// How old co-signatures may be. To read what happened is right even if the stack stood still for long; `audit verify` is for the rest.
 const ANY_AGE: Duration = Duration::from_hours(24 * 36_500);
 
-pub(super) fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow::Result<Done> {
+pub(super) async fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow::Result<Done> {
     let dir = args
         .dir
         .clone()
@@ -35,13 +47,38 @@ pub(super) fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow::Resul
     let trust = TrustFile::read(&args.trust.clone().unwrap_or_else(|| home.trust_file()))?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let now = Clock::system().now();
-    let entries = select_dir(&dir, &trust, now, ANY_AGE, limit, is_about_the_vault)?;
+    let revisions = RefCell::new(Revisions::default());
+    let wanted = |leaf: &Leaf<'_>| {
+        revisions.borrow_mut().follow(leaf);
+        is_about_the_vault(leaf)
+    };
+    let entries = select_dir(&dir, &trust, now, ANY_AGE, limit, wanted)?;
+    show(home, &entries, out)?;
+    let present = if args.dir.is_none() {
+        present(home).await
+    } else {
+        None
+    };
+    // Said last, where it is seen; and by the exit code, for programs.
+    match revisions.into_inner().suspicion(present) {
+        Some(suspicion) => Err(anyhow::anyhow!(suspicion)),
+        None => Ok(Done::Well),
+    }
+}
+
+/// How often the vault was changed; `None` if it cannot be asked now.
+async fn present(home: &Home) -> Option<u64> {
+    let mut client = client(home).await.ok()?;
+    let status = client.status(StatusRequest {}).await.ok()?.into_inner();
+    (status.state == "open").then_some(status.revision)
+}
+
+fn show(home: &Home, entries: &[Entry], out: &mut Out) -> anyhow::Result<()> {
     if home.json() {
         let entries = entries.iter().map(|entry| {
             json!({ "seq": entry.seq, "at": entry.at.to_rfc3339(), "kind": entry.kind, "fields": entry.fields })
         });
-        out.json(&entries.collect::<Vec<_>>())?;
-        return Ok(Done::Well);
+        return out.json(&entries.collect::<Vec<_>>());
     }
     let rows = entries.iter().map(|entry| {
         [
@@ -52,13 +89,13 @@ pub(super) fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow::Resul
         ]
     });
     out.table(["WHEN", "WHAT", "WHOSE", ""], &rows.collect::<Vec<_>>());
-    Ok(Done::Well)
+    Ok(())
 }
 
-/// Whether the broker wrote it, and it says more than that a plugin ran without secrets; or socket-proxy, that a secret came back.
+/// Whether the broker wrote it, and it says more than that a plugin ran without secrets; or somebody else did, that a secret came back.
 fn is_about_the_vault(leaf: &Leaf<'_>) -> bool {
-    if leaf.actor == "socket-proxy" {
-        return leaf.kind == RETURNED;
+    if RETURNED.contains(&(leaf.actor.as_str(), leaf.kind.as_str())) {
+        return true;
     }
     if leaf.actor != "broker" || !KINDS.iter().any(|kind| leaf.kind.starts_with(kind)) {
         return false;
@@ -75,7 +112,14 @@ fn is_about_the_vault(leaf: &Leaf<'_>) -> bool {
 }
 
 fn subject(entry: &Entry) -> String {
-    let keys = ["secret", "principal", "token", "plugin", "method"];
+    let keys = [
+        "secret",
+        "upstream",
+        "principal",
+        "token",
+        "plugin",
+        "method",
+    ];
     let named = keys.iter().find_map(|key| entry.fields.get(*key)?.as_str());
     plain(named.unwrap_or_default())
 }
@@ -87,6 +131,8 @@ fn detail(entry: &Entry) -> String {
         "operation",
         "outcome",
         "plugin",
+        "upstream",
+        "client",
         "principal",
         "secrets",
         "recipient",
@@ -99,6 +145,9 @@ fn detail(entry: &Entry) -> String {
         "kind",
         "scopes",
         "roll_count",
+        "not_done",
+        "maybe_done",
+        "serial",
         "job",
         "count",
     ];
@@ -150,11 +199,16 @@ mod tests {
             r#"{"secrets":[],"secret_revoked":["a"]}"#
         ));
         assert!(!wanted("broker", "ticket.made", r#"{"secrets":[]}"#));
-        assert!(!wanted("broker", "lock.signed", "{}"));
+        assert!(wanted("broker", "lock.signed", "{}"));
+        assert!(wanted("broker", "pki.rotated", "{}"));
+        assert!(!wanted("broker", "certificate.renewed", "{}"));
         assert!(!wanted("policy", "secret.set", "{}"));
         assert!(wanted("broker", "hmac.signed", "{}"));
         assert!(wanted("socket-proxy", "secret.returned", "{}"));
         assert!(!wanted("socket-proxy", "secret.set", "{}"));
+        assert!(wanted("broker", "upstream.key_released", "{}"));
+        assert!(wanted("egress-proxy", "upstream.key_returned", "{}"));
+        assert!(!wanted("egress-proxy", "upstream.closed", "{}"));
     }
 
     #[test]
@@ -172,6 +226,12 @@ mod tests {
             json!({ "recipients": ["age1a", "age1b"] }),
         );
         assert_eq!(shown(one), "recipient=age1a");
+        // To whom an import grants is told; that nobody has something, not.
+        let granted = json!({ "outcome": "imported", "granted_to": ["greet", "echo"] });
+        assert_eq!(shown(granted), "outcome=imported granted_to=greet,echo");
+        for nobody in [json!({ "granted_to": [] }), json!({ "granted_to": null })] {
+            assert_eq!(shown(nobody), "");
+        }
         assert_eq!(shown(two), "recipients=age1a,age1b");
     }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::file::{self, Found};
-use super::{client, is_active, listed, value_name};
+use super::{client, is_active, listed_to, value_name};
 use crate::cli::vault::ImportArgs;
 use crate::home::Home;
 use crate::manage::{Admin, refused};
@@ -38,9 +38,10 @@ pub(super) async fn run(home: &Home, args: &ImportArgs, out: &mut Out) -> anyhow
         .map_err(|_| Misconfigured("the file is not UTF-8 text".to_owned()))?;
     let mut found = file::read(text, args.format).map_err(Misconfigured)?;
     let admin = Admin::read(home.admin_token_file())?;
-    let known = listed(home).await?.principals;
+    let mut client = client(home).await?;
+    let known = listed_to(&admin, &mut client).await?.principals;
     let asked = admin.request(request(&mut found, args, &known));
-    let answer = client(home).await?.import_secrets(asked).await;
+    let answer = client.import_secrets(asked).await;
     let answer = answer.map_err(refused("broker"))?.into_inner();
     report(home, &found, &answer, args.apply, out)?;
     Ok(Done::Well)

@@ -7,7 +7,7 @@ use super::listed;
 use crate::Misconfigured;
 use crate::cli::vault::SecretArg;
 use crate::home::Home;
-use crate::output::{Done, Out, day, plain, time};
+use crate::output::{Done, Out, count, day, plain, time};
 
 pub(super) async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     let listed = listed(home).await?;
@@ -66,14 +66,18 @@ pub(super) async fn describe(home: &Home, args: &SecretArg, out: &mut Out) -> an
         secret.granted_to.join(" ")
     };
     let values = match &secret.recipe {
-        Some(recipe) => format!("made by the broker: {} {}", recipe.length, recipe.alphabet),
+        Some(recipe) => format!(
+            "made by the broker: {} characters, {}",
+            recipe.length, recipe.alphabet
+        ),
         None => "given by the operator".to_owned(),
     };
     out.line(format_args!("name        {}", secret.name));
     out.line(format_args!("status      {}", secret.status));
     out.line(format_args!("for         {for_whom}"));
     out.line(format_args!("values      {values}"));
-    out.line(format_args!("rolled      {} times", secret.roll_count));
+    let rolled = count(secret.roll_count.into(), "time");
+    out.line(format_args!("rolled      {rolled}"));
     out.line(format_args!("made        {}", time(secret.created_at_ms)));
     out.line(format_args!("changed     {}", time(secret.updated_at_ms)));
     if secret.revoked_at_ms != 0 {

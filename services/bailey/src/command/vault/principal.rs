@@ -4,6 +4,8 @@ use bailey_proto::management::v1::{
     PurgePrincipalRequest, RegisterPrincipalRequest, RevokePrincipalRequest, RollPrincipalRequest,
 };
 
+use serde_json::json;
+
 use super::{client, value_name};
 use crate::cli::vault::{PrincipalArg, RegisterArgs};
 use crate::home::Home;
@@ -22,7 +24,13 @@ pub(super) async fn register(
     });
     let registered = client(home).await?.register_principal(request).await;
     let outcome = registered.map_err(refused("broker"))?.into_inner().outcome;
-    out.line(format_args!("{outcome} {}", args.name));
+    let (name, kind) = (args.name.to_string(), value_name(&args.kind));
+    let sentence = match outcome.as_str() {
+        "exists" => format!("the principal {name} is there already"),
+        _ => format!("registered the principal {name}, a {kind}"),
+    };
+    let json = json!({ "outcome": outcome, "name": name, "kind": kind });
+    out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
 
@@ -36,7 +44,9 @@ pub(super) async fn revoke(
     let request = admin.request(RevokePrincipalRequest { name });
     let revoked = client(home).await?.revoke_principal(request).await;
     let outcome = revoked.map_err(refused("broker"))?.into_inner().outcome;
-    out.line(format_args!("{outcome} {}", args.name));
+    let name = args.name.to_string();
+    let sentence = format!("the principal {name} is revoked: what runs in its name fails");
+    out.told(home, &json!({ "outcome": outcome, "name": name }), sentence)?;
     Ok(Done::Well)
 }
 
@@ -46,7 +56,13 @@ pub(super) async fn purge(home: &Home, args: &PrincipalArg, out: &mut Out) -> an
     let request = admin.request(PurgePrincipalRequest { name });
     let purged = client(home).await?.purge_principal(request).await;
     let purged = purged.map_err(refused("broker"))?.into_inner();
-    out.line(format_args!("{} {}", purged.outcome, args.name));
+    let name = args.name.to_string();
+    if home.json() {
+        let stripped = &purged.stripped;
+        out.json(&json!({ "outcome": purged.outcome, "name": name, "stripped": stripped }))?;
+        return Ok(Done::Well);
+    }
+    out.line(format_args!("the principal {name} is forgotten"));
     for secret in &purged.stripped {
         out.line(format_args!("  took back its grant of {secret}"));
     }
@@ -60,7 +76,7 @@ pub(super) async fn roll(home: &Home, args: &PrincipalArg, out: &mut Out) -> any
     let rolled = client(home).await?.roll_principal(request).await;
     let rolled = rolled.map_err(refused("broker"))?.into_inner();
     if home.json() {
-        out.json(&serde_json::json!({
+        out.json(&json!({
             "name": rolled.name, "rolled": rolled.rolled, "skipped": rolled.skipped,
         }))?;
         return Ok(Done::Well);

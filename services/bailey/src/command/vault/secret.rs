@@ -4,17 +4,19 @@ use std::io::{IsTerminal as _, Read as _};
 
 use anyhow::{Context as _, ensure};
 use bailey_proto::management::v1::{
-    Recipe, RegisterPrincipalRequest, RevokeSecretRequest, RollSecretRequest, SetSecretRequest,
+    ListResponse, Recipe, RegisterPrincipalRequest, RevokeSecretRequest, RollSecretRequest,
+    SetSecretRequest,
 };
 use bailey_types::SecretName;
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{client, is_active, listed, value_name};
+use super::{client, is_active, listed_to, value_name};
 use crate::Misconfigured;
 use crate::cli::vault::{Alphabet, SecretArg, SetArgs};
 use crate::home::Home;
 use crate::manage::{Admin, refused};
-use crate::output::{Done, Out};
+use crate::output::{Done, Out, count};
 
 /// Largest value; the broker's limit too.
 const MAX_VALUE_BYTES: u64 = 64 << 10;
@@ -28,19 +30,23 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
         value(&args.name)?
     };
     let known = if args.grants.is_empty() {
-        Vec::new()
+        ListResponse::default()
     } else {
-        listed(home).await?.principals
+        listed_to(&admin, &mut client).await?
     };
+    let refused_anyway = is_refused(&known, &args, &value);
+    let known = known.principals;
+    let mut registered = Vec::new();
     // One that is there stays what it is: a plugin, a consumer, the stack itself. For one that was revoked the broker says so.
-    for grant in args.grants.iter().filter(|name| !is_active(&known, name)) {
+    let strangers = args.grants.iter().filter(|name| !is_active(&known, name));
+    for grant in strangers.filter(|_| !refused_anyway) {
         let principal = RegisterPrincipalRequest {
             name: grant.to_string(),
             kind: "plugin".to_owned(),
         };
-        let registered = client.register_principal(admin.request(principal)).await;
-        if registered.map_err(refused("broker"))?.into_inner().outcome == "principal_registered" {
-            out.line(format_args!("registered the principal {grant}"));
+        let answer = client.register_principal(admin.request(principal)).await;
+        if answer.map_err(refused("broker"))?.into_inner().outcome == "principal_registered" {
+            registered.push(grant.to_string());
         }
     }
     let pattern = match (args.generate, args.manual) {
@@ -63,24 +69,42 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
         .map_err(refused("broker"))?
         .into_inner()
         .outcome;
-    out.line(format_args!("{outcome} {}", args.name));
+    let name = args.name.to_string();
+    let mut sentences: Vec<_> = registered
+        .iter()
+        .map(|principal| format!("registered the principal {principal}"))
+        .collect();
+    sentences.push(match outcome.as_str() {
+        "changed" => format!("changed what is known of the secret {name}; its value is as it was"),
+        _ => format!("keeps the secret {name}"),
+    });
+    let json = json!({ "outcome": outcome, "name": name, "registered": registered });
+    out.told(home, &json, sentences.join("\n"))?;
     Ok(Done::Well)
 }
 
-/// What was said of how values are made; where nothing was, the broker goes on as it did.
+/// Whether the broker will refuse it, whoever is granted it: then nobody is registered for it.
+fn is_refused(known: &ListResponse, args: &SetArgs, value: &str) -> bool {
+    let mut secrets = known.secrets.iter();
+    let known = secrets.find(|secret| secret.name == args.name.as_str());
+    known.is_some_and(|secret| secret.status != "active" || !value.is_empty())
+}
+
+/// What was said of how values are made; of the rest the broker goes on as it did.
 fn recipe(length: Option<u32>, alphabet: Option<Alphabet>) -> Option<Recipe> {
     if length.is_none() && alphabet.is_none() {
         return None;
     }
-    let alphabet = alphabet.unwrap_or(Alphabet::Alphanumeric);
     Some(Recipe {
-        length: length.unwrap_or(32),
-        alphabet: value_name(&alphabet),
+        length: length.unwrap_or_default(),
+        alphabet: alphabet.map(|it| value_name(&it)).unwrap_or_default(),
     })
 }
 
 pub(super) async fn roll(home: &Home, args: &SecretArg, out: &mut Out) -> anyhow::Result<Done> {
-    let secrets = listed(home).await?.secrets;
+    let admin = Admin::read(home.admin_token_file())?;
+    let mut client = client(home).await?;
+    let secrets = listed_to(&admin, &mut client).await?.secrets;
     let known = secrets
         .iter()
         .find(|secret| secret.name == args.name.as_str());
@@ -91,18 +115,17 @@ pub(super) async fn roll(home: &Home, args: &SecretArg, out: &mut Out) -> anyhow
     } else {
         Zeroizing::default()
     };
-    let admin = Admin::read(home.admin_token_file())?;
     let request = RollSecretRequest {
         name: args.name.to_string(),
         value: value.as_bytes().to_vec().into(),
     };
-    let rolled = client(home)
-        .await?
-        .roll_secret(admin.request(request))
-        .await;
+    let rolled = client.roll_secret(admin.request(request)).await;
     let rolled = rolled.map_err(refused("broker"))?.into_inner();
-    let (outcome, count) = (rolled.outcome, rolled.roll_count);
-    out.line(format_args!("{outcome} {}, the {count}. time", args.name));
+    let (name, times) = (args.name.to_string(), rolled.roll_count);
+    let so_far = count(times.into(), "time");
+    let sentence = format!("the secret {name} has a new value ({so_far} so far)");
+    let json = json!({ "outcome": rolled.outcome, "name": name, "roll_count": times });
+    out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
 
@@ -112,7 +135,9 @@ pub(super) async fn revoke(home: &Home, args: &SecretArg, out: &mut Out) -> anyh
     let request = admin.request(RevokeSecretRequest { name });
     let revoked = client(home).await?.revoke_secret(request).await;
     let outcome = revoked.map_err(refused("broker"))?.into_inner().outcome;
-    out.line(format_args!("{outcome} {}", args.name));
+    let name = args.name.to_string();
+    let sentence = format!("the secret {name} is revoked: its value is forgotten");
+    out.told(home, &json!({ "outcome": outcome, "name": name }), sentence)?;
     Ok(Done::Well)
 }
 

@@ -58,7 +58,7 @@ fn lock(plugins: &[(&str, LockedPlugin)], config: &[(&str, &str)]) -> Lock {
 fn preview(before: Option<&Lock>, after: &Lock) -> Preview {
     let grants = rated::Grants::default();
     let before = before.map(|before| Rated::of(before, &grants));
-    Preview::of(before.as_ref(), &Rated::of(after, &grants))
+    Preview::of(before.as_ref(), &Rated::of(after, &grants), Vec::new())
 }
 
 fn shown(before: Option<&Lock>, after: &Lock) -> String {

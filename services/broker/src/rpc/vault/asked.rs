@@ -1,18 +1,40 @@
 //! From what was sent to what the document understands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
-use bailey_error::status;
 use bailey_proto::management::v1 as wire;
-use bailey_types::{PrincipalName, Timestamp};
-use tonic::Status;
+use bailey_types::{PrincipalName, SecretName, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::ticket::{self, Deliveries};
-use crate::vault::{Document, Imported, Pattern, PrincipalKind, Recipe, Refused, SetSecret, Value};
+use crate::vault::{
+    Alphabet, Document, Imported, Pattern, PrincipalKind, RecipeChange, Refused, SetSecret, Value,
+};
+use crate::view::View;
+
+/// What cannot be done whatever the vault holds.
+#[derive(Debug)]
+pub(super) enum Bad {
+    /// Against the rules.
+    Refused(Refused),
+    /// Nothing that the rules know.
+    Malformed(String),
+}
+
+impl From<Refused> for Bad {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// A name, or a part of a request that is written like one.
+pub(super) fn parsed<T: FromStr<Err: std::error::Error>>(text: &str) -> Result<T, Bad> {
+    text.parse()
+        .map_err(|e: T::Err| Bad::Malformed(e.to_string()))
+}
 
 /// A secret, or a change of one.
-pub(super) fn set_secret(request: wire::SetSecretRequest) -> Result<SetSecret, Status> {
+pub(super) fn set_secret(request: wire::SetSecretRequest) -> Result<SetSecret, Bad> {
     let wire::SetSecretRequest {
         name,
         value: sent,
@@ -25,10 +47,10 @@ pub(super) fn set_secret(request: wire::SetSecretRequest) -> Result<SetSecret, S
     let grants = principals(&grant_to)?;
     let pattern = match pattern.as_str() {
         "" => None,
-        pattern => Some(pattern.parse::<Pattern>().map_err(refused)?),
+        pattern => Some(pattern.parse::<Pattern>()?),
     };
     Ok(SetSecret {
-        name: name.parse().map_err(invalid)?,
+        name: parsed(&name)?,
         value: value(&sent)?,
         grants: (replace_grants || !grants.is_empty()).then_some(grants),
         pattern,
@@ -38,20 +60,25 @@ pub(super) fn set_secret(request: wire::SetSecretRequest) -> Result<SetSecret, S
 }
 
 /// A value; `None` if it is empty, which no value is.
-pub(super) fn value(sent: &[u8]) -> Result<Option<Value>, Status> {
+pub(super) fn value(sent: &[u8]) -> Result<Option<Value>, Bad> {
     match sent {
         [] => Ok(None),
-        bytes if bytes.len() > Value::LIMIT_BYTES => Err(refused(Refused::ValueTooLarge)),
+        bytes if bytes.len() > Value::LIMIT_BYTES => Err(Refused::ValueTooLarge.into()),
         bytes => {
-            let text = std::str::from_utf8(bytes).map_err(|_| refused(Refused::ValueNotText))?;
+            let text = std::str::from_utf8(bytes).map_err(|_| Refused::ValueNotText)?;
             Ok(Some(Value::from(Zeroizing::new(text.to_owned()))))
         }
     }
 }
 
-fn recipe(sent: &wire::Recipe) -> Result<Recipe, Status> {
-    let alphabet = sent.alphabet.parse().map_err(refused)?;
-    Recipe::new(sent.length, alphabet).map_err(refused)
+/// What is left out of a recipe stays as it is.
+fn recipe(sent: &wire::Recipe) -> Result<RecipeChange, Bad> {
+    let alphabet = match sent.alphabet.as_str() {
+        "" => None,
+        alphabet => Some(alphabet.parse::<Alphabet>()?),
+    };
+    let length = (sent.length != 0).then_some(sent.length);
+    Ok(RecipeChange::new(length, alphabet)?)
 }
 
 /// What is to be imported.
@@ -66,21 +93,23 @@ pub(super) struct Import {
 pub(super) struct Outcome {
     pub(super) secrets: Vec<Imported>,
     pub(super) registered: Vec<PrincipalName>,
+    /// To whom each imported secret is granted.
+    pub(super) granted: BTreeMap<SecretName, BTreeSet<PrincipalName>>,
     missing: Vec<String>,
 }
 
 /// An import.
-pub(super) fn import(request: wire::ImportSecretsRequest) -> Result<Import, Status> {
+pub(super) fn import(request: wire::ImportSecretsRequest) -> Result<Import, Bad> {
     if request.secrets.len() > Document::ENTRY_LIMIT {
         let limit = Document::ENTRY_LIMIT;
-        return Err(Status::invalid_argument(format!(
+        return Err(Bad::Malformed(format!(
             "at most {limit} secrets are imported at once"
         )));
     }
     let mut principals = BTreeMap::new();
     for principal in &request.principals {
-        let kind = principal.kind.parse::<PrincipalKind>().map_err(refused)?;
-        principals.insert(principal.name.parse().map_err(invalid)?, kind);
+        let kind = principal.kind.parse::<PrincipalKind>()?;
+        principals.insert(parsed(&principal.name)?, kind);
     }
     let one = |sent: wire::ImportedSecret| {
         set_secret(wire::SetSecretRequest {
@@ -91,7 +120,7 @@ pub(super) fn import(request: wire::ImportSecretsRequest) -> Result<Import, Stat
             ..wire::SetSecretRequest::default()
         })
     };
-    let secrets: Result<Vec<_>, Status> = request.secrets.into_iter().map(one).collect();
+    let secrets: Result<Vec<_>, Bad> = request.secrets.into_iter().map(one).collect();
     Ok(Import {
         secrets: secrets?,
         principals,
@@ -100,11 +129,11 @@ pub(super) fn import(request: wire::ImportSecretsRequest) -> Result<Import, Stat
 }
 
 impl Import {
-    /// Does it to `document`, and says what the locked plugins lack then.
+    /// Does it to `document`, and says what the lock asks for and would not get then.
     pub(super) fn run(
         self,
         document: &mut Document,
-        deliveries: Option<&Deliveries>,
+        view: Option<&View>,
         now: Timestamp,
     ) -> Result<Outcome, Refused> {
         let mut registered = Vec::new();
@@ -114,8 +143,14 @@ impl Import {
             }
         }
         let secrets = document.import(self.secrets, now);
-        let missing = deliveries.map_or_else(Vec::new, |all| ticket::missing(document, all));
+        let missing = view.map_or_else(Vec::new, |view| view.missing(document));
+        let imported = secrets.iter().filter(|it| it.skipped.is_none());
+        let granted = imported.filter_map(|it| {
+            let secret = document.secrets.get(&it.name)?;
+            Some((it.name.clone(), secret.authorized_principals.clone()))
+        });
         Ok(Outcome {
+            granted: granted.collect(),
             secrets,
             registered,
             missing,
@@ -140,16 +175,6 @@ impl From<Outcome> for wire::ImportSecretsResponse {
     }
 }
 
-fn principals(names: &[String]) -> Result<BTreeSet<PrincipalName>, Status> {
-    let names: Result<_, _> = names.iter().map(|name| name.parse()).collect();
-    names.map_err(invalid)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-fn refused(refused: Refused) -> Status {
-    status(&refused)
-}
-
-pub(super) fn invalid(error: impl std::error::Error) -> Status {
-    Status::invalid_argument(error.to_string())
+fn principals(names: &[String]) -> Result<BTreeSet<PrincipalName>, Bad> {
+    names.iter().map(|name| parsed(name)).collect()
 }

@@ -16,6 +16,8 @@ pub(super) fn status(document: &Document) -> StatusResponse {
         principals: count(document.principals.len()),
         tokens: count(document.tokens.len()),
         lock_serial: document.lock.serial.0,
+        revision: document.revision,
+        unrecorded: count(document.unrecorded.len()),
     }
 }
 

@@ -15,7 +15,7 @@ fn refers() -> World {
 }
 
 fn refer_to(world: &mut World, secret: &str) {
-    let delivery = world.lock.view.get_mut(&plugin()).unwrap();
+    let delivery = world.lock.view.deliveries.get_mut(&plugin()).unwrap();
     delivery.config_refs = BTreeSet::from([secret.parse().unwrap()]);
 }
 
@@ -104,7 +104,7 @@ fn a_plugin_that_has_changed_and_refers_to_a_secret_does_not_run() {
 #[test]
 fn what_locked_plugins_lack_is_told() {
     let mut world = refers();
-    let missing = |world: &World| missing(&world.vault, &world.lock.view);
+    let missing = |world: &World| missing(&world.vault, &world.lock.view.deliveries);
     assert_eq!(missing(&world), Vec::<String>::new());
     refer_to(&mut world, "others_key");
     let told = missing(&world);
@@ -113,7 +113,13 @@ fn what_locked_plugins_lack_is_told() {
         "{told:?}"
     );
     refer_to(&mut world, "demo_key");
-    world.lock.view.get_mut(&plugin()).unwrap().requires_vault = true;
+    world
+        .lock
+        .view
+        .deliveries
+        .get_mut(&plugin())
+        .unwrap()
+        .requires_vault = true;
     assert_eq!(missing(&world), Vec::<String>::new());
     world.set_principal(PrincipalKind::Plugin, Status::Revoked);
     assert_eq!(missing(&world).len(), 1);
@@ -124,7 +130,7 @@ fn a_lock_says_which_secrets_a_config_refers_to() {
     let text = "accounts: {default: {}}\nplugins:\n  greet: {config: {a: {secret_ref: demo_key}, b: [{c: {secret_ref: other}}]}}\n  echo: {}\n";
     let mut lock = World::new().lock.lock;
     lock.config_files = BTreeMap::from([("config.yaml".into(), text.into())]);
-    let deliveries = of_lock(&lock).unwrap();
+    let deliveries = View::of(&lock).unwrap().deliveries;
     let refs = |plugin: &str| {
         let name: PluginName = plugin.parse().unwrap();
         let refs = deliveries[&name].config_refs.iter();

@@ -36,6 +36,32 @@ impl TryFrom<Parts> for Recipe {
     }
 }
 
+/// What is said of how values are made; of the rest nothing changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecipeChange {
+    /// `None`: as it is. Invariant: [`Recipe::LENGTHS`].
+    length: Option<u32>,
+    alphabet: Option<Alphabet>,
+}
+
+impl RecipeChange {
+    /// A change, if the length is one of [`Recipe::LENGTHS`].
+    pub fn new(length: Option<u32>, alphabet: Option<Alphabet>) -> Result<Self, Refused> {
+        match length.filter(|length| !Recipe::LENGTHS.contains(length)) {
+            Some(length) => Err(Refused::BadLength(length)),
+            None => Ok(Self { length, alphabet }),
+        }
+    }
+
+    /// `recipe` with what was said of it.
+    pub fn of(self, recipe: Recipe) -> Recipe {
+        Recipe {
+            length: self.length.unwrap_or(recipe.length),
+            alphabet: self.alphabet.unwrap_or(recipe.alphabet),
+        }
+    }
+}
+
 /// What a made value consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -196,6 +222,7 @@ mod tests {
             "base32".parse::<Alphabet>(),
             Err(Refused::NoSuchAlphabet("base32".into()))
         );
+        assert_eq!(RecipeChange::new(Some(7), None), Err(Refused::BadLength(7)));
         // Nor does one come in by the document.
         assert!(serde_json::from_str::<Recipe>(r#"{"length":4,"alphabet":"hex"}"#).is_err());
         assert!(serde_json::from_str::<Recipe>(r#"{"length":8,"alphabet":"hex"}"#).is_ok());

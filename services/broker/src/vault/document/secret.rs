@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bailey_types::{PrincipalName, SecretName, Timestamp};
 
-use super::{Document, Pattern, Recipe, Secret, Status, room};
+use super::{Document, Pattern, Recipe, RecipeChange, Secret, Status, room};
 use crate::vault::refused::Refused;
 use crate::vault::value::Value;
 
@@ -19,8 +19,8 @@ pub struct SetSecret {
     pub grants: Option<BTreeSet<PrincipalName>>,
     /// `None`: manual if it is new, else as it is.
     pub pattern: Option<Pattern>,
-    /// `None`: the default if it is new, else as it is.
-    pub recipe: Option<Recipe>,
+    /// What of the default changes if it is new, else of what it is. `None`: nothing.
+    pub recipe: Option<RecipeChange>,
     /// Empty: as it is.
     pub description: String,
 }
@@ -50,9 +50,12 @@ impl Document {
         if asked.description.len() > Self::DESCRIPTION_LIMIT_BYTES {
             return Err(Refused::DescriptionTooLong);
         }
+        if let Some(secret) = self.secrets.get(&asked.name) {
+            secret.check_change(&asked)?;
+        }
         self.check_grants(asked.grants.as_ref())?;
         if let Some(secret) = self.secrets.get_mut(&asked.name) {
-            secret.change(asked, now)?;
+            secret.change(asked, now);
             return Ok(SetOutcome::Changed);
         }
         room("secrets", self.secrets.len())?;
@@ -128,7 +131,7 @@ impl Document {
 impl Secret {
     fn new(asked: SetSecret, now: Timestamp) -> Result<Self, Refused> {
         let pattern = asked.pattern.unwrap_or(Pattern::Manual);
-        let recipe = asked.recipe.unwrap_or_default();
+        let recipe = asked.recipe.unwrap_or_default().of(Recipe::default());
         let value = next_value(&asked.name, pattern, recipe, asked.value)?;
         Ok(Self {
             value,
@@ -144,20 +147,25 @@ impl Secret {
         })
     }
 
-    fn change(&mut self, asked: SetSecret, now: Timestamp) -> Result<(), Refused> {
+    /// Whether it can be changed so, whoever is granted it.
+    fn check_change(&self, asked: &SetSecret) -> Result<(), Refused> {
         if self.status == Status::Revoked {
-            return Err(Refused::SecretRevoked(asked.name));
+            return Err(Refused::SecretRevoked(asked.name.clone()));
         }
         if asked.value.is_some() {
             // Even the same value: whether a guess is right is nothing that `set` tells.
-            return Err(Refused::ValueExists(asked.name));
+            return Err(Refused::ValueExists(asked.name.clone()));
         }
+        Ok(())
+    }
+
+    fn change(&mut self, asked: SetSecret, now: Timestamp) {
         let before = self.clone();
         if let Some(grants) = asked.grants {
             self.authorized_principals = grants;
         }
         self.pattern = asked.pattern.unwrap_or(self.pattern);
-        self.recipe = asked.recipe.unwrap_or(self.recipe);
+        self.recipe = asked.recipe.unwrap_or_default().of(self.recipe);
         if !asked.description.is_empty() {
             self.description = asked.description;
         }
@@ -165,7 +173,6 @@ impl Secret {
         if *self != before {
             self.updated_at = now;
         }
-        Ok(())
     }
 
     /// A new value. Whoever calls this has seen that the secret is active.

@@ -189,12 +189,18 @@ fn the_broker_makes_the_values_of_an_automatic_secret_and_takes_none() {
 #[test]
 fn length_and_alphabet_are_remembered() {
     let mut document = document();
-    let recipe = Recipe::new(64, Alphabet::Hex).unwrap();
-    let hex = SetSecret {
-        recipe: Some(recipe),
+    let hex = |length, alphabet| SetSecret {
+        recipe: Some(RecipeChange::new(length, alphabet).unwrap()),
         ..auto("hex", &[])
     };
-    document.set_secret(hex, Timestamp(2)).unwrap();
+    let first = hex(Some(32), Some(Alphabet::Hex));
+    document.set_secret(first, Timestamp(2)).unwrap();
+    // A length alone leaves the alphabet as it is; what is there is not changed by either.
+    document
+        .set_secret(hex(Some(64), None), Timestamp(2))
+        .unwrap();
+    assert_eq!(text(&document, "hex").len(), 32);
+    document.roll(&secret("hex"), None, Timestamp(2)).unwrap();
     for _ in 0..3 {
         let made = text(&document, "hex");
         assert!(

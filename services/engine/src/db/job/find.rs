@@ -7,6 +7,7 @@ use bailey_proto::trust::v1::Signed;
 use bailey_types::{CommandName, JobId, PluginName, Timestamp};
 
 use super::row::Row;
+use crate::db::plugin::EMPTY;
 use crate::db::{corrupt, count, optional, text, time};
 use crate::job::{AskedBy, Input, Job};
 
@@ -17,10 +18,15 @@ pub async fn by_id(db: &mut Connection, job: JobId) -> Result<Option<Job>, sqlx:
     row.fetch_optional(db).await?.map(Job::try_from).transpose()
 }
 
-/// What the job is asked with.
-pub async fn input(db: &mut Connection, job: JobId) -> Result<Option<Input>, sqlx::Error> {
-    let job = job.to_string();
-    let row = sqlx::query!("SELECT * FROM job_input WHERE job_id = ?", job);
+/// What the job is asked with, and the state that its plugin has.
+pub async fn input(db: &mut Connection, job: &Job) -> Result<Option<(Input, String)>, sqlx::Error> {
+    let (id, plugin) = (job.id.to_string(), job.plugin.as_str());
+    let row = sqlx::query!(
+        r#"SELECT job_input.*, (SELECT state FROM plugin_state WHERE plugin = ?) AS "state: String"
+           FROM job_input WHERE job_id = ?"#,
+        plugin,
+        id,
+    );
     let Some(row) = row.fetch_optional(db).await? else {
         return Ok(None);
     };
@@ -33,11 +39,12 @@ pub async fn input(db: &mut Connection, job: JobId) -> Result<Option<Input>, sql
         "parent_decision" => AskedBy::ParentDecision(signed),
         other => return Err(corrupt(format!("a job is asked by {other:?}"))),
     };
-    Ok(Some(Input {
+    let input = Input {
         payload: row.payload,
         context: row.context,
         asked_by,
-    }))
+    };
+    Ok(Some((input, row.state.unwrap_or_else(|| EMPTY.to_owned()))))
 }
 
 /// The oldest job that is due and does not last, of a plugin that is not in `full`, and not one whose twin by dedupe key is running.
@@ -108,6 +115,9 @@ pub async fn duplicate(
     succeeded_since: Timestamp,
     live_since: Option<Timestamp>,
 ) -> Result<Option<JobId>, sqlx::Error> {
+    if dedupe_key.is_empty() {
+        return Ok(None);
+    }
     let (plugin, command) = (plugin.as_str(), command.as_str());
     let live_since = live_since.map_or(i64::MAX, |since| since.0);
     let id = sqlx::query_scalar!(

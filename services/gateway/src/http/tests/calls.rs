@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::view::View;
 
 /// A gateway between a broker and an engine.
-struct World {
+pub(super) struct World {
     stack: TestStack,
     broker: Broker,
     engine: Engine,
@@ -24,7 +24,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stack = TestStack::new();
         let (broker, engine) = (Broker::default(), Engine::default());
         let peers = [
@@ -61,7 +61,12 @@ impl World {
         });
     }
 
-    async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (StatusCode, Value) {
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+    ) -> (StatusCode, Value) {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header("host", "localhost");
         if let Some(token) = token {
@@ -130,17 +135,19 @@ async fn names_are_told_to_whoever_has_a_token_only() {
 async fn warnings_are_counted_for_everybody_and_told_with_a_token() {
     let world = World::new();
     let (_, health) = world.ask("GET", "/healthz", Some("reader")).await;
-    assert_eq!(health["warning_count"], 0);
+    assert_eq!(health["warning_count"], 1);
     world.lock("accounts:\n  default: {}\n");
     for token in [None, Some("wrong")] {
         let (_, health) = world.ask("GET", "/healthz", token).await;
-        assert_eq!(health["warning_count"], 1);
+        assert_eq!(health["warning_count"], 2);
         assert_eq!(health.get("warnings"), None);
     }
     let (_, health) = world.ask("GET", "/healthz", Some("reader")).await;
     let told = health["warnings"].as_array().unwrap();
-    assert_eq!(told.len(), 1);
+    assert_eq!(told.len(), 2);
     assert!(told[0].as_str().unwrap().contains("untrusted"), "{told:?}");
+    // What the vault would not give is the broker's to say.
+    assert_eq!(told[1], "the upstream model has no key");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use bailey_proto::broker::v1::{self as broker};
 use bailey_proto::engine::v1::intake_service_server::{IntakeService, IntakeServiceServer};
 use bailey_proto::engine::v1::plugin_service_server::{PluginService, PluginServiceServer};
 use bailey_proto::engine::v1::query_service_server::{QueryService, QueryServiceServer};
+use bailey_proto::engine::v1::upstream_service_server::{UpstreamService, UpstreamServiceServer};
 use bailey_proto::engine::v1::{self as engine};
 use bailey_proto::trust::v1::Signed;
 use serde_json::json;
@@ -46,6 +47,8 @@ impl TokenService for Broker {
         let scopes: &[&str] = match request.token.as_str() {
             "reader" => &["plugin:invoke:ro"],
             "writer" => &["plugin:rw", "plugin:invoke:ro"],
+            "watcher" => &["system:ro"],
+            "operator" => &["system:rw", "system:ro"],
             _ => return Err(Status::unauthenticated("no such token")),
         };
         let wanted = &request.any_of_scopes;
@@ -77,6 +80,7 @@ impl PresenceService for Broker {
         let posture = if none { "management-only" } else { "gateway" };
         Ok(Response::new(broker::RollResponse {
             posture: posture.into(),
+            missing: vec!["the upstream model has no key".into()],
             ..broker::RollResponse::default()
         }))
     }
@@ -91,6 +95,7 @@ impl Engine {
         Routes::new(QueryServiceServer::new(self.clone()))
             .add_service(IntakeServiceServer::new(self.clone()))
             .add_service(PluginServiceServer::new(self.clone()))
+            .add_service(UpstreamServiceServer::new(self.clone()))
     }
 
     /// How often it was asked for its catalogue.
@@ -112,6 +117,7 @@ impl IntakeService for Engine {
         Ok(Response::new(engine::SubmitJobResponse {
             job_id: "job".into(),
             deduplicated: false,
+            job: None,
         }))
     }
 
@@ -143,6 +149,44 @@ impl PluginService for Engine {
         // So that the test sees for whom it was asked.
         Ok(Response::new(engine::RestartPluginResponse {
             job_id: principal,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl UpstreamService for Engine {
+    async fn list_upstreams(
+        &self,
+        _: Request<engine::ListUpstreamsRequest>,
+    ) -> Result<Response<engine::ListUpstreamsResponse>, Status> {
+        let upstream = engine::Upstream {
+            name: "model".into(),
+            url: "https://api.example.com/v1".into(),
+            secret: "model-key".into(),
+            clients: vec!["engine".into()],
+            timeout_ms: 120_000,
+            ..engine::Upstream::default()
+        };
+        Ok(Response::new(engine::ListUpstreamsResponse {
+            upstreams: vec![upstream],
+        }))
+    }
+
+    async fn check_upstream(
+        &self,
+        request: Request<engine::CheckUpstreamRequest>,
+    ) -> Result<Response<engine::CheckUpstreamResponse>, Status> {
+        let (status, failure) = match request.into_inner().name.as_str() {
+            "model" => (200, String::new()),
+            "away" => (0, "the name has no address".to_owned()),
+            name => return Err(Status::not_found(format!("no upstream {name} is locked"))),
+        };
+        Ok(Response::new(engine::CheckUpstreamResponse {
+            status,
+            failure,
+            key_sent: status != 0,
+            duration_ms: 7,
+            ..engine::CheckUpstreamResponse::default()
         }))
     }
 }

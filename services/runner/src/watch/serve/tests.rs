@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex};
 
+use bailey_cell::launch::{Control, OutputStream};
 use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::super::Output;
@@ -95,6 +96,7 @@ fn ending(puppet: &Arc<Puppet>, output: Output, after: u64, code: i64) -> Watch<
 struct Taker {
     wait: Duration,
     taken: Arc<Mutex<Vec<(u64, String)>>>,
+    told: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Taker {
@@ -107,12 +109,20 @@ impl Taker {
         watch: &mut Watch<Arc<Puppet>>,
         heartbeat: Option<Duration>,
     ) -> (Served, Bytes) {
-        let deliver = |number, line: Bytes| {
+        let deliver = |said| {
             let taker = self.clone();
             async move {
                 tokio::time::sleep(taker.wait).await;
-                let line = String::from_utf8(line.to_vec()).unwrap();
-                taker.taken.lock().unwrap().push((number, line));
+                match said {
+                    Said::Line(number, line) => {
+                        let line = String::from_utf8(line.to_vec()).unwrap();
+                        taker.taken.lock().unwrap().push((number, line));
+                    }
+                    Said::Returned(secrets) => {
+                        let counts = secrets.iter().map(|returned| returned.count);
+                        taker.told.lock().unwrap().extend(counts);
+                    }
+                }
                 Ok(())
             }
             .boxed()
@@ -307,7 +317,7 @@ async fn one_that_is_stopped_may_end_by_itself_and_is_killed_if_it_does_not() {
 async fn what_nobody_wants_to_hear_ends_it() {
     let puppet = Puppet::that(true);
     let mut watch = watching(&puppet, open(vec![(0, out("x\n"))]));
-    let deliver = |_, _| async { Err("the attempt is over".to_owned()) }.boxed();
+    let deliver = |_| async { Err("the attempt is over".to_owned()) }.boxed();
     let (served, _) = watch.serve(None, deliver).await;
     assert_eq!(served, Served::Lost("the attempt is over".to_owned()));
     assert_eq!(puppet.signals(), [Signal::Kill]);
@@ -360,4 +370,55 @@ async fn a_flood_of_long_lines_is_slowed_down_behind_its_first_eight_mebibytes()
     let second = Duration::from_secs(1);
     assert!(tokio::time::timeout(second, serving).await.is_err());
     assert_eq!(taker.taken().len(), 8);
+}
+
+fn control(control: &Control) -> LogOutput {
+    LogOutput::StdIn {
+        message: control.to_json().into(),
+    }
+}
+
+fn returned(count: u64) -> LogOutput {
+    control(&Control::Returned(Returned {
+        secret: "token".parse().unwrap(),
+        stream: OutputStream::Stderr,
+        count,
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_came_back_is_told_while_it_runs_and_one_word_at_a_time() {
+    // Given an engine that takes a minute for everything, and a service that prints its secret and no line
+    let puppet = Puppet::that(true);
+    let mut frames = vec![(0, control(&Control::Launched(true)))];
+    frames.extend([(0, returned(1)), (1, returned(2)), (1, returned(4))]);
+    frames.push((10 * 60_000, returned(8)));
+    let mut watch = watching(&puppet, open(frames));
+    let taker = Taker {
+        wait: MINUTE,
+        ..Taker::default()
+    };
+
+    // When it is heard for a while
+    let serving = taker.serve(&mut watch, None);
+    assert!(tokio::time::timeout(5 * MINUTE, serving).await.is_err());
+
+    // Then the engine knows of it, of all that came meanwhile at once,
+    assert_eq!(*taker.told.lock().unwrap(), [1, 4]);
+    // and what it knows need not be reported.
+    assert_eq!(watch.collector.untold(), []);
+
+    // What it could not be told any more is left for the report.
+    let mut watch = ending(
+        &puppet,
+        later(vec![
+            (0, control(&Control::Launched(true))),
+            (0, returned(3)),
+        ]),
+        5,
+        0,
+    );
+    let (served, _) = taker.serve(&mut watch, None).await;
+    assert_eq!(served, Served::Exited(0));
+    assert_eq!(watch.collector.untold()[0].count, 3);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bailey_cell::launch::{Control, Envelope, Returned};
-use bailey_trust::{Decision, DecisionOrigin, Ticket, sign};
+use bailey_trust::{Decision, DecisionOrigin, SealingSession, Ticket, sign};
 use bailey_types::{AttemptNumber, Clock, DecisionId, JobId, OriginId, Service, Sha256, TicketId};
 use bollard::Docker;
 use bollard::container::{AttachContainerResults, LogOutput};
@@ -65,12 +65,8 @@ impl Stand {
     pub fn envelope(&self, launch: &Launch) -> Vec<u8> {
         let decision = sign(&launch.decision, &self.stack.signing_key(launch.policy)).unwrap();
         let ticket = sign(&launch.ticket, &self.stack.signing_key(launch.broker)).unwrap();
-        let sealed = self
-            .stack
-            .socket_proxy_key()
-            .recipient()
-            .seal(&launch.sealed_bytes)
-            .unwrap();
+        let session = SealingSession::new(self.stack.socket_proxy_key().recipient());
+        let sealed = session.seal(&launch.sealed_bytes).unwrap();
         Envelope {
             decision,
             ticket,
