@@ -34,18 +34,6 @@ const KEY: &str = "upstream-5d83e0f7-not-to-be-seen";
 /// The values of the key that is rolled.
 const ROLLED: [&str; 2] = ["upstream-first-0b6e41", "upstream-second-7fa290"];
 
-/// Whoever calls upstreams or hears of them, and everybody else who must never have a key.
-const WITHOUT: &[&str] = &[
-    "gateway",
-    "engine",
-    "policy",
-    "runner",
-    "scheduler",
-    "audit",
-    "worker",
-    "socket-proxy",
-];
-
 /// An authority with one certificate, then HTTPS. Whoever does not send the key in the file `key` is refused; every request is written down.
 /// `/v1/slow` ends when the test lets it.
 const SERVER: &str = r#"
@@ -347,7 +335,7 @@ fn while_it_is_open(stack: &Stack, upstream: &Upstream<'_>) -> anyhow::Result<()
 }
 
 fn nobody_has_it(stack: &Stack) -> anyhow::Result<()> {
-    for service in WITHOUT {
+    for service in memory::WITHOUT.into_iter().chain(["socket-proxy"]) {
         let found = memory::holds(&stack.service(service)?, KEY)?;
         ensure!(!found, "{service} has the key of an upstream in its memory");
     }

@@ -1,5 +1,6 @@
 //! What a copy of a vault brings back, and what is lost with the vault that it replaces: names, never values.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use bailey_types::{Timestamp, TokenName};
@@ -65,28 +66,18 @@ fn differences(copy: &Document, present: &Document) -> Vec<String> {
             lines.push(format!("  can open the vault again: {key}"));
         }
     }
-    lost(
-        "secret",
-        present.secrets.keys(),
-        |it| copy.secrets.contains_key(it),
-        &mut lines,
-    );
+    lost("secret", &present.secrets, &copy.secrets, &mut lines);
     lost(
         "principal",
-        present.principals.keys(),
-        |it| copy.principals.contains_key(it),
+        &present.principals,
+        &copy.principals,
         &mut lines,
     );
-    lost(
-        "API token",
-        present.tokens.keys(),
-        |it| copy.tokens.contains_key(it),
-        &mut lines,
-    );
+    lost("API token", &present.tokens, &copy.tokens, &mut lines);
     lost(
         "recipient",
-        present.recipients.keys(),
-        |it| copy.recipients.contains_key(it),
+        &present.recipients,
+        &copy.recipients,
         &mut lines,
     );
     if copy.nonce != present.nonce {
@@ -162,13 +153,13 @@ fn revoked(what: &str, name: impl Display) -> String {
     format!("  revoked, for ever: the {what} {name}")
 }
 
-fn lost<'a, N: Display + 'a>(
+fn lost<N: Display + Ord, T>(
     what: &str,
-    present: impl Iterator<Item = &'a N>,
-    is_in_copy: impl Fn(&N) -> bool,
+    present: &BTreeMap<N, T>,
+    copy: &BTreeMap<N, T>,
     lines: &mut Vec<String>,
 ) {
-    for name in present.filter(|name| !is_in_copy(name)) {
+    for name in present.keys().filter(|name| !copy.contains_key(name)) {
         lines.push(format!("  lost: the {what} {name}"));
     }
 }

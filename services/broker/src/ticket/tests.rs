@@ -97,6 +97,11 @@ impl World {
         self.make_with(Some(&self.vault))
     }
 
+    /// What the lock says about the secrets of the plugin.
+    fn delivery(&mut self) -> &mut Delivery {
+        self.lock.view.deliveries.get_mut(&plugin()).unwrap()
+    }
+
     fn set_principal(&mut self, kind: PrincipalKind, status: Status) {
         let principal = Principal { kind, status };
         self.vault
@@ -379,13 +384,7 @@ fn who_the_vault_does_not_know_runs_without_secrets_unless_it_requires_them() {
                 let name: PrincipalName = "greet".parse().unwrap();
                 world.vault.principals.remove(&name);
             }
-            world
-                .lock
-                .view
-                .deliveries
-                .get_mut(&plugin())
-                .unwrap()
-                .requires_vault = requires_vault;
+            world.delivery().requires_vault = requires_vault;
             let made = world.make_with(vault.then_some(&world.vault));
             if requires_vault && !known {
                 assert_eq!(reason(made), Reason::RequiresVault);
@@ -421,13 +420,7 @@ fn a_plugin_does_not_inherit_from_a_principal_of_another_kind() {
 #[test]
 fn a_plugin_gets_the_secrets_of_the_principal_that_the_lock_names() {
     let mut world = World::new();
-    world
-        .lock
-        .view
-        .deliveries
-        .get_mut(&plugin())
-        .unwrap()
-        .principal = "other".parse().unwrap();
+    world.delivery().principal = "other".parse().unwrap();
     let made = world.make().unwrap();
     assert_eq!(made.record["secrets"], json!(["others_key"]));
 }
@@ -461,13 +454,7 @@ fn a_plugin_that_has_changed_gets_no_secret() {
 #[test]
 fn a_plugin_that_has_changed_does_not_run_if_it_cannot_do_without_secrets() {
     let mut world = untrusted();
-    world
-        .lock
-        .view
-        .deliveries
-        .get_mut(&plugin())
-        .unwrap()
-        .requires_vault = true;
+    world.delivery().requires_vault = true;
     assert_eq!(reason(world.make()), Reason::RequiresVault);
 }
 

@@ -15,7 +15,7 @@ fn refers() -> World {
 }
 
 fn refer_to(world: &mut World, secret: &str) {
-    let delivery = world.lock.view.deliveries.get_mut(&plugin()).unwrap();
+    let delivery = world.delivery();
     delivery.config_refs = BTreeSet::from([secret.parse().unwrap()]);
 }
 
@@ -113,13 +113,7 @@ fn what_locked_plugins_lack_is_told() {
         "{told:?}"
     );
     refer_to(&mut world, "demo_key");
-    world
-        .lock
-        .view
-        .deliveries
-        .get_mut(&plugin())
-        .unwrap()
-        .requires_vault = true;
+    world.delivery().requires_vault = true;
     assert_eq!(missing(&world), Vec::<String>::new());
     world.set_principal(PrincipalKind::Plugin, Status::Revoked);
     assert_eq!(missing(&world).len(), 1);
