@@ -35,6 +35,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How much of a body that is too large is read beyond its limit, so that its sender learns why it is refused.
 const DRAINED_BYTES: usize = 8 << 20;
 
+/// On the wire, an empty text stands for nothing.
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use self::attempt::AttemptView;
+use super::some;
 use crate::auth::{self, Token, scopes};
 use crate::problem::Problem;
 use crate::state::State;
@@ -125,7 +126,6 @@ fn is_terminal(status: i32) -> bool {
 impl JobView {
     /// `job` for a client who may read what plugins answered, or may not (reference: ductile 6.1).
     fn new(job: engine::Job, results: bool) -> Self {
-        let some = |text: String| (!text.is_empty()).then_some(text);
         let time = |ms: i64| (ms != 0).then(|| Timestamp(ms).to_rfc3339());
         let shown = |text: String| results.then(|| some(text)).flatten();
         Self {

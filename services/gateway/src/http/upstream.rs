@@ -7,6 +7,7 @@ use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::some;
 use crate::auth::{self, scopes};
 use crate::problem::Problem;
 use crate::state::State;
@@ -152,9 +153,4 @@ pub async fn check(
         received_bytes,
         failure: some(failure),
     }))
-}
-
-/// On the wire, an empty text stands for nothing.
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
 }

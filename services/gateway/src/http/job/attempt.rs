@@ -5,6 +5,8 @@ use bailey_types::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::http::some;
+
 /// One try of a job, with the time that each of its phases took, microseconds.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AttemptView {
@@ -32,7 +34,7 @@ impl From<engine::Attempt> for AttemptView {
             attempt: attempt.attempt,
             started_at: Timestamp(attempt.started_at_ms).to_rfc3339(),
             ended_at: (ended != 0).then(|| Timestamp(ended).to_rfc3339()),
-            outcome: (!attempt.outcome.is_empty()).then_some(attempt.outcome),
+            outcome: some(attempt.outcome),
             start: match timings.start_kind() {
                 engine::StartKind::Unspecified => None,
                 engine::StartKind::Cold => Some("cold"),
