@@ -1,3 +1,4 @@
+mod naive;
 mod spelled;
 mod values;
 
@@ -269,6 +270,29 @@ fn a_long_beginning_of_a_value_counts_as_the_value_and_a_short_one_does_not() {
                 format!("{expected}<>"),
                 "{bytes}"
             );
+        }
+    }
+}
+
+#[test]
+fn a_value_as_long_as_what_is_enough_hides_no_longer_one() {
+    let (short, long) = ("a".repeat(256), "a".repeat(300));
+    for secrets in [
+        [("short", &*short), ("long", &*long)],
+        [("long", &*long), ("short", &*short)],
+    ] {
+        for (text, expected) in [
+            (long.clone(), "[secret:long]".to_owned()),
+            // Longer than the shorter one, and enough of the longer one.
+            (format!("{short}aab"), "[secret:long]b".to_owned()),
+            (hex::encode(&long), "[secret:long]".to_owned()),
+            (escaped(&long, &[0]), "[secret:long]".to_owned()),
+        ] {
+            let bytes = text.as_bytes();
+            for size in [1, 256, 257, bytes.len()] {
+                let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
+                assert_eq!(scrub(&secrets, &pieces), expected, "{size} of {text}");
+            }
         }
     }
 }
