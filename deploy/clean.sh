@@ -19,6 +19,7 @@ volumes=()
 if [[ $answer == yes ]]; then volumes=(--volumes); fi
 
 if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+  stop_in_order
   compose --profile '*' down --remove-orphans "${volumes[@]}" --timeout 6
   mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
   if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi

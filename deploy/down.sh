@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 status=0
+stop_in_order
 # An engine that forgets to count an endpoint keeps the network; that must not leave cells behind.
 compose --profile '*' down --remove-orphans --timeout 6 || status=$?
 # Cells are not Compose's: the runner would remove them at its next start.

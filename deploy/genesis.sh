@@ -18,13 +18,26 @@ of_status() {
 }
 
 # Nothing can be changed in the vault before the audit log has what was done to it until now: that it was made, the first time.
+# Nor before it was compared with the log: until then the status of an open vault has a detail.
 await_audit() {
-  local deadline=$((SECONDS + 60))
-  until [[ $(of_status unrecorded) == 0 ]]; do
-    ((SECONDS < deadline)) || fail "the audit log does not take what was done to the vault: docker compose logs audit broker"
+  local deadline=$((SECONDS + 60)) status
+  until status=$(cli vault status --json | tr -d ' \n') && grep -q '"unrecorded":0[,}]' <<<"$status" && grep -q '"detail":""' <<<"$status"; do
+    ((SECONDS < deadline)) || fail "the audit log does not take what was done to the vault, or does not tell whether it is the vault of now: docker compose logs audit broker"
     echo "waiting for the audit log"
     sleep 1
   done
+}
+
+# The first lock, on the host, which alone can say what a path of it is. A service that was started before the broker was there looks for it again
+# only after 5 s, so socket-proxy may not be there yet.
+lock_all() {
+  local deadline=$((SECONDS + 60)) said
+  until said=$(bailey plugin lock --all --yes 2>&1); do
+    echo "$said"
+    if ((SECONDS >= deadline)) || ! grep -q 'does not answer at' <<<"$said"; then fail "the first lock was not made"; fi
+    sleep 1
+  done
+  echo "$said"
 }
 
 # The vault is there and open, or the reason why nothing goes on: what is made below must not be made for a vault that is missing.
@@ -56,6 +69,8 @@ if ! grep -q '"demo_key"' <<<"$held"; then
   # Kept beside the other secrets, so that the demo can check the proof it gets. The one of before stays until the vault has this one.
   rm -f "$secrets/demo.key.new"
   (umask 0377 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$secrets/demo.key.new")
+  # Nothing is locked yet, so nobody knows what it is.
+  cli vault register-principal greet --kind plugin
   cli vault set demo_key --grant greet --description "the demo proves that it was given this" <"$secrets/demo.key.new"
   mv -f "$secrets/demo.key.new" "$secrets/demo.key"
   did+=("demo secret")
@@ -65,8 +80,7 @@ elif [[ -e $secrets/demo.key.new ]]; then
 fi
 
 if [[ ! -e $BAILEY_HOME/config/bailey.lock ]]; then
-  # On the host, which alone can say what a path of it is.
-  bailey plugin lock --all --yes
+  lock_all
   did+=(lock)
 fi
 if ((${#did[@]})); then

@@ -48,6 +48,15 @@ compose() {
   docker compose --project-directory "$ROOT" --env-file "$settings" -f "$ROOT/compose.yaml" "$@"
 }
 
+# The services stop before the audit log that they tell what they did last, and the broker after those that ask it. All at once, audit would be
+# gone first. What does not stop so is left to what comes next.
+stop_in_order() {
+  local running
+  mapfile -t running < <(compose --profile '*' ps --services --status running | grep -vxE 'audit|broker')
+  if ((${#running[@]})); then compose --profile '*' stop --timeout 6 "${running[@]}" || true; fi
+  compose stop --timeout 6 broker || true
+}
+
 # The CLI inside the stack: management sockets, no network, gone afterwards.
 cli() {
   compose run --rm --no-TTY --quiet-pull cli "$@"

@@ -38,6 +38,14 @@ pub fn seal_secret(
     value: &str,
     principal: &str,
 ) -> anyhow::Result<()> {
+    // Before or after the plugin is locked: where it is not, nobody knows what the name is.
+    let register = ["vault", "register-principal", principal, "--kind", "plugin"];
+    let registered = stack.bailey_with(&register, "")?;
+    let said = String::from_utf8_lossy(&registered.stderr);
+    ensure!(
+        registered.status.success() || said.contains("registered already"),
+        "{said}"
+    );
     let set = ["vault", "set", secret, "--grant", principal];
     stack.bailey_ok_with(&set, value).map(drop)
 }

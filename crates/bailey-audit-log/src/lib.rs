@@ -12,7 +12,7 @@ mod verify;
 
 pub use error::Error;
 pub use leaf::{Leaf, NewEntry};
-pub use log::{Appended, Log, Recovered};
+pub use log::{Appended, Latest, Log, Recovered};
 pub use note::{Checkpoint, NoteError, cosign, read_checkpoint, read_cosigned};
 pub use proof::{ProofError, check_consistency, check_inclusion};
 pub use verify::{Cosigned, Entry, Report, VerifyError, select_dir, verify_dir};

@@ -1,5 +1,6 @@
 //! The log as its one writer has it open.
 
+mod latest;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use crate::leaf::{self, NewEntry};
 use crate::note::{self, Checkpoint};
 use crate::store::{Store, TileKind, make_dirs, push_entry, split_entries};
 use crate::tree::{TileId, Tree, WIDTH, levels, unfinished};
+
+pub use self::latest::Latest;
 
 /// What opening the log had to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

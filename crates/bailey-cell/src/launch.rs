@@ -2,20 +2,18 @@
 //!
 //! The runner writes messages: the length as four bytes, big-endian, then JSON. For a pooled cell first a [`Message::Grant`], after which it may be
 //! started; for every cell one [`Message::Envelope`]. socket-proxy answers each with a Docker stream frame of type 0 (no engine sends that type) that
-//! holds a [`Control`]; after [`Control::Granted`] and [`Control::Launched`] come the plugin's frames, after [`Control::Refused`] nothing.
+//! holds a [`Control`]; after [`Control::Granted`] and [`Control::Launched`] come the plugin's frames, after [`Control::Refused`] and [`Control::NotNow`] nothing.
 //! Among the plugin's frames may be a [`Control::Returned`].
 
 use bailey_proto::trust::v1::Signed;
 use bailey_types::SecretName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Largest envelope without its length, bytes: 10 MiB of request, secrets, and what base64 adds.
 pub const MAX_ENVELOPE_BYTES: usize = 24 << 20;
-
-/// Largest request with secrets, bytes.
-pub const MAX_FINAL_BYTES: usize = 16 << 20;
 
 /// Type of the Docker stream frames that hold a [`Control`].
 pub const CONTROL_FRAME: u8 = 0;
@@ -48,7 +46,7 @@ pub struct Envelope {
     /// The broker's ticket (`bailey_trust::Ticket`).
     pub ticket: Signed,
     /// 32 bytes of salt and the final bytes, sealed to socket-proxy.
-    pub sealed: Vec<u8>,
+    pub sealed: Bytes,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,7 +89,7 @@ impl Envelope {
         Ok(Self {
             decision: from_text(&text.decision)?,
             ticket: from_text(&text.ticket)?,
-            sealed: decode(&text.sealed)?,
+            sealed: decode(&text.sealed)?.into(),
         })
     }
 }
@@ -169,8 +167,10 @@ pub enum Control {
     Granted(bool),
     /// `{"launched":true}`: the cell is being fed, and may be started if it does not run already.
     Launched(bool),
-    /// `{"refused":"…"}`: the cell never got anything.
+    /// `{"refused":"…"}`: the cell never got anything, and never will by this ticket.
     Refused(String),
+    /// `{"not_now":"…"}`: the cell never got anything; another attempt may.
+    NotNow(String),
     /// `{"returned":{…}}`: the plugin has printed a secret that it was given. Said for each secret and stream before the frame with the
     /// first marker in its place, again whenever there are twice as many, and at the end of the stream if there are more.
     Returned(Returned),
@@ -236,7 +236,7 @@ mod tests {
         let envelope = Envelope {
             decision: signed(1),
             ticket: signed(2),
-            sealed: vec![0, 255, 10],
+            sealed: Bytes::from_static(&[0, 255, 10]),
         };
         let bytes = envelope.to_bytes().unwrap();
         let (length, json) = bytes.split_at(4);
@@ -274,7 +274,7 @@ mod tests {
         let envelope = Envelope {
             decision: signed(1),
             ticket: signed(2),
-            sealed: vec![4],
+            sealed: Bytes::from_static(&[4]),
         };
         let bytes = envelope.to_bytes().unwrap();
         let message = Message::from_json(&bytes[4..]).unwrap();
@@ -297,6 +297,9 @@ mod tests {
         assert_eq!(Control::Granted(true).to_json(), br#"{"granted":true}"#);
         let refused = Control::Refused("no \"ticket\"".into());
         assert_eq!(Control::from_json(&refused.to_json()).unwrap(), refused);
+        let late = Control::NotNow("late".into());
+        assert_eq!(late.to_json(), br#"{"not_now":"late"}"#);
+        assert_eq!(Control::from_json(&late.to_json()).unwrap(), late);
         let returned = Control::Returned(Returned {
             secret: "api-key".parse().unwrap(),
             stream: OutputStream::Stderr,

@@ -8,7 +8,7 @@ use bailey_types::{
     AccountName, CommandName, EventType, PipelineName, PluginName, PrincipalName, ScheduleId,
     SecretName, StepId, UpstreamName,
 };
-use bailey_yaml::{At, Cpus, Entries, Object, Size, Span};
+use bailey_yaml::{At, Cpus, Entries, Object, Rate, Size, Span};
 use serde::Deserialize;
 
 use crate::pipeline::ExecutionMode;
@@ -169,6 +169,8 @@ pub(crate) struct Upstream {
     pub(crate) timeout: Option<At<Span>>,
     #[serde(default)]
     pub(crate) max_concurrent: Option<At<u32>>,
+    #[serde(default)]
+    pub(crate) rate: Option<At<Rate>>,
     #[serde(default)]
     pub(crate) check: Option<At<String>>,
 }

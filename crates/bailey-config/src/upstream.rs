@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bailey_plugin::egress::{Entry, Reach};
 use bailey_types::{PrincipalName, SecretName, Service, UpstreamName};
-use bailey_yaml::{At, Place};
+use bailey_yaml::{At, Place, Rate};
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -28,6 +28,10 @@ pub const MAX_UPSTREAMS: usize = 64;
 pub const MAX_CONCURRENT: u32 = 64;
 /// Longest exchange.
 pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Exchanges of one client that may begin, unless `rate` says otherwise, and the most that it may say.
+const DEFAULT_RATE: Rate = Rate::per_minute(60);
+const MAX_RATE: u32 = 10_000;
 
 /// Most headers that a configuration sets for one upstream.
 const MAX_HEADERS: usize = 16;
@@ -58,6 +62,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Exchanges at once.
     pub max_concurrent: u32,
+    /// How many exchanges each client may begin: so many at once, and each comes back with time.
+    pub rate: Rate,
     /// Path below the base, with its query, that a check asks for; empty: the base itself.
     pub check: String,
 }
@@ -147,6 +153,17 @@ pub(crate) fn upstream(
         "max_concurrent",
         report,
     );
+    let rate = raw.rate.map_or(DEFAULT_RATE, |given| {
+        let count = given.value.count().get();
+        if count > MAX_RATE {
+            let wrong = format!(
+                "rate is {}; it must be 1 to {MAX_RATE} in its time",
+                given.value
+            );
+            report.push(given.place, wrong);
+        }
+        given.value
+    });
     let check = raw.check.map_or_else(String::new, |check| {
         if let Some(wrong) = path::problem(&check.value) {
             report.push(check.place, format!("check: {wrong}"));
@@ -184,6 +201,7 @@ pub(crate) fn upstream(
         clients,
         timeout,
         max_concurrent,
+        rate,
         check,
     })
 }

@@ -1,5 +1,6 @@
 //! Appending to the audit log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use bailey_service::Context;
 use bailey_types::Service;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
 
 use crate::{MeshChannel, Refusal};
 
@@ -24,6 +27,10 @@ const BATCH: usize = 256;
 const COMPANY: Duration = Duration::from_millis(50);
 
 const LONGEST_CALL: Duration = Duration::from_secs(5);
+
+/// How long the last call may take: within what a stop leaves for it.
+const LAST_CALL: Duration = Duration::from_millis(700);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -38,6 +45,8 @@ pub struct Auditor {
 /// The other end of an auditor's queue.
 pub(crate) struct Queue {
     entries: mpsc::Receiver<Entry>,
+    /// Taken out and not yet on the log's disk.
+    pending: Vec<Entry>,
     lost: Arc<AtomicU64>,
 }
 
@@ -51,7 +60,11 @@ impl Auditor {
                 lost: Arc::clone(&lost),
                 channel: None,
             },
-            Queue { entries, lost },
+            Queue {
+                entries,
+                pending: Vec::new(),
+                lost,
+            },
         )
     }
 
@@ -122,10 +135,16 @@ impl Auditor {
     }
 
     fn enqueue(&self, entry: Entry) {
-        if let Err(error) = self.queue.try_send(entry) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "an audit entry was lost: the audit service has been away for too long");
-        }
+        let (why, entry) = match self.queue.try_send(entry) {
+            Ok(()) => return,
+            Err(TrySendError::Full(entry)) => {
+                ("the audit service has been away for too long", entry)
+            }
+            Err(TrySendError::Closed(entry)) => ("the service has stopped", entry),
+        };
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        let kind = entry.kind;
+        tracing::error!(audit.kind = kind, "an audit entry ({kind}) was lost: {why}");
     }
 }
 
@@ -137,65 +156,122 @@ fn entry(kind: &str, fields: &Value, refusal: bool) -> Entry {
     }
 }
 
-/// Sends what is queued, in order, until the shutdown; then what is left, once.
+/// Sends what is queued, in order, until the service's other tasks have ended: they append while they do. Then what is left, once.
 pub(crate) async fn deliver(
     ctx: Context,
     channel: MeshChannel,
     mut queue: Queue,
 ) -> anyhow::Result<()> {
+    let drained = ctx.process.drained.clone();
     let mut client = AuditServiceClient::new(channel);
-    let mut entries = Vec::new();
     loop {
+        let room = BATCH - 1;
         tokio::select! {
-            _ = queue.entries.recv_many(&mut entries, BATCH - 1) => {
-                gather(&ctx, &mut queue, &mut entries).await;
-            }
-            () = ctx.shutdown.cancelled() => {
-                while entries.len() < BATCH - 1 && let Ok(entry) = queue.entries.try_recv() {
-                    entries.push(entry);
-                }
-            }
+            _ = queue.entries.recv_many(&mut queue.pending, room) => queue.gather(&drained).await,
+            () = drained.cancelled() => queue.take_now(),
         }
         let lost = queue.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            entries.push(entry("audit.lost", &json!({"entries": lost}), false));
+            let fields = json!({"entries": lost});
+            queue.pending.push(entry("audit.lost", &fields, false));
         }
-        if entries.is_empty() {
+        if queue.pending.is_empty() {
             return Ok(());
         }
-        send(&ctx, &mut client, std::mem::take(&mut entries)).await;
+        if !send(&ctx, &mut client, &queue.pending).await {
+            // Nothing of it is tried again. What is lost is said where the queue ends.
+            return Ok(());
+        }
+        queue.pending.clear();
     }
 }
 
-/// Takes what comes soon after the first entries, until a call is full or the service stops.
-async fn gather(ctx: &Context, queue: &mut Queue, entries: &mut Vec<Entry>) {
-    let mut late = std::pin::pin!(tokio::time::sleep(COMPANY));
-    while entries.len() < BATCH - 1 {
-        let room = BATCH - 1 - entries.len();
-        tokio::select! {
-            taken = queue.entries.recv_many(entries, room) => {
-                // Nobody is left who could send.
-                if taken == 0 {
-                    return;
+impl Queue {
+    /// Takes what comes soon after the first entries, until a call is full or there is nobody left who appends.
+    async fn gather(&mut self, drained: &CancellationToken) {
+        let mut late = std::pin::pin!(tokio::time::sleep(COMPANY));
+        while self.pending.len() < BATCH - 1 {
+            let room = BATCH - 1 - self.pending.len();
+            tokio::select! {
+                taken = self.entries.recv_many(&mut self.pending, room) => {
+                    // Nobody is left who could send.
+                    if taken == 0 {
+                        return;
+                    }
                 }
+                () = &mut late => return,
+                () = drained.cancelled() => return,
             }
-            () = &mut late => return,
-            () = ctx.shutdown.cancelled() => return,
+        }
+    }
+
+    fn take_now(&mut self) {
+        while self.pending.len() < BATCH - 1
+            && let Ok(entry) = self.entries.try_recv()
+        {
+            self.pending.push(entry);
         }
     }
 }
 
-/// Tries until the entries are appended; after the shutdown only once.
-async fn send(ctx: &Context, client: &mut AuditServiceClient<MeshChannel>, entries: Vec<Entry>) {
+impl Drop for Queue {
+    /// However the service ends, short of being killed, what the audit log did not get is said: what and how many.
+    fn drop(&mut self) {
+        self.entries.close();
+        let mut left = std::mem::take(&mut self.pending);
+        while let Ok(entry) = self.entries.try_recv() {
+            left.push(entry);
+        }
+        if left.is_empty() {
+            return;
+        }
+        let kinds = kinds(&left);
+        tracing::error!(
+            audit.lost = left.len(),
+            audit.kinds = kinds,
+            "{} audit entries were lost in the stop: {kinds}",
+            left.len()
+        );
+    }
+}
+
+/// Each kind with how many there are of it.
+fn kinds(entries: &[Entry]) -> String {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for entry in entries {
+        *counts.entry(&entry.kind).or_default() += 1;
+    }
+    let counts = counts
+        .iter()
+        .map(|(kind, count)| format!("{kind} ({count})"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Tries until the entries are appended, or refused; once nobody appends any more, only once. Whether they need no further care.
+async fn send(
+    ctx: &Context,
+    client: &mut AuditServiceClient<MeshChannel>,
+    entries: &[Entry],
+) -> bool {
+    let drained = &ctx.process.drained;
     let mut pause = FIRST_PAUSE;
     loop {
+        let is_last = drained.is_cancelled();
         let request = AppendRequest {
-            entries: entries.clone(),
+            entries: entries.to_vec(),
             known_size: 0,
         };
-        let reason = match tokio::time::timeout(LONGEST_CALL, client.append(request)).await {
-            Ok(Ok(_)) => return ctx.trouble("audit", None),
-            Ok(Err(status)) => {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(LONGEST_CALL, client.append(request)) => Some(answer),
+            () = out_of_time(drained) => None,
+        };
+        let is_last = is_last || answer.is_none();
+        let reason = match answer {
+            Some(Ok(Ok(_))) => {
+                ctx.trouble("audit", None);
+                return true;
+            }
+            Some(Ok(Err(status))) => {
                 // Trying again would not change its mind, and would keep what follows waiting for ever.
                 if matches!(
                     status.code(),
@@ -203,32 +279,38 @@ async fn send(ctx: &Context, client: &mut AuditServiceClient<MeshChannel>, entri
                 ) {
                     tracing::error!(
                         error = status.message(),
-                        "the audit service refused {} entries",
-                        entries.len()
+                        "the audit service refused {} entries: {}",
+                        entries.len(),
+                        kinds(entries)
                     );
-                    return;
+                    return true;
                 }
                 status.message().to_owned()
             }
-            Err(_) => format!("no answer within {LONGEST_CALL:?}"),
+            Some(Err(_)) => format!("no answer within {LONGEST_CALL:?}"),
+            None => format!("no answer within the last {LAST_CALL:?} of the service"),
         };
-        if ctx.shutdown.is_cancelled() {
-            tracing::error!(
-                error = reason,
-                "{} audit entries were lost in the stop",
-                entries.len()
-            );
-            return;
-        }
         tracing::debug!(
             error = reason,
             "the audit service did not take {} entries yet",
             entries.len()
         );
         ctx.trouble("audit", Some(format!("audit: {reason}")));
+        if is_last {
+            return false;
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = ctx.shutdown.cancelled() => {}
+            () = drained.cancelled() => {}
         }
     }
 }
+
+/// Returns when the service has no more time for a call.
+async fn out_of_time(drained: &CancellationToken) {
+    drained.cancelled().await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
+#[cfg(test)]
+mod tests;

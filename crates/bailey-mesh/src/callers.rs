@@ -51,6 +51,11 @@ pub const TABLE: &[(&str, Callers)] = &[
     ),
     // The operator reads the files offline; no service needs what others did.
     ("/bailey.audit.v1.AuditService/Entries", NOBODY),
+    // Its own entries and no others': by them it knows an earlier vault that somebody put back.
+    (
+        "/bailey.audit.v1.AuditService/Latest",
+        Callers::Only(&[Broker]),
+    ),
     ("/bailey.broker.v1.CertificateService/Renew", EVERYBODY),
     (
         "/bailey.broker.v1.EnrolmentService/Enrol",
@@ -68,7 +73,10 @@ pub const TABLE: &[(&str, Callers)] = &[
     ("/bailey.broker.v1.OperationService/VerifyHmac", GATEWAY),
     ("/bailey.broker.v1.PresenceService/Beat", EVERYBODY),
     ("/bailey.broker.v1.PresenceService/Roll", GATEWAY),
-    ("/bailey.broker.v1.TicketService/MakeTicket", RUNNER),
+    (
+        "/bailey.broker.v1.TicketService/MakeTicket",
+        Callers::Only(&[Engine]),
+    ),
     ("/bailey.broker.v1.TokenService/VerifyToken", GATEWAY),
     // The one method that answers a secret's value: for what goes out, and nobody else.
     (

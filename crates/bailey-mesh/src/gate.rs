@@ -41,7 +41,7 @@ impl Caller {
 /// Something that was refused before it reached a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A connection with a certificate that is none of ours, or with none at all.
+    /// A connection with a certificate that is none of ours, or with none at all, or one more than its caller may have.
     Connection {
         /// What TLS said.
         reason: String,

@@ -81,7 +81,7 @@ impl Mesh {
             renewal: Notify::new(),
             renewed: Notify::new(),
         }));
-        ctx.spawn(
+        ctx.spawn_last(
             "audit",
             audit::deliver(ctx.clone(), mesh.channel(Service::Audit), queue),
         );

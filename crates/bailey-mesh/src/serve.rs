@@ -18,6 +18,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::channel::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use crate::crowd::{Crowd, MAX_CONNECTIONS, Who};
 use crate::gate::{Caller, GateLayer, Hook, Refusal};
 use crate::stream::{MeshStream, Remote};
 use crate::{Mesh, tls, verify};
@@ -34,7 +35,31 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 /// How long an enrolment connection may live: it is for one call.
 const STRANGER: Duration = Duration::from_secs(10);
 
+/// Calls on one connection at a time; more wait in the client until one has ended. No honest caller has as many: the gateway's are bounded by its
+/// own connections (256 for each way in, one call each, for as long as a client waits or follows events), the runner's by its slots (256, and a
+/// stream), the others' by what those two have going.
+const MAX_STREAMS: u32 = 512;
+
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How much a caller may send ahead of what is read of it. This memory is the server's, for each of the connections that a caller may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// Of one call.
+    pub call_bytes: u32,
+    /// Of all calls on one connection.
+    pub connection_bytes: u32,
+}
+
+impl Default for Windows {
+    /// For large single messages.
+    fn default() -> Self {
+        Self {
+            call_bytes: STREAM_WINDOW_BYTES,
+            connection_bytes: CONNECTION_WINDOW_BYTES,
+        }
+    }
+}
 
 /// Binds a listener for [`Mesh::serve`]. Must be called within a runtime.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -51,11 +76,22 @@ impl Mesh {
         listener: TcpListener,
         routes: Routes,
     ) -> anyhow::Result<()> {
+        let windows = Windows::default();
+        self.serve_with_windows(ctx, listener, routes, windows)
+            .await
+    }
+
+    /// As [`Mesh::serve`], with windows of its own.
+    pub async fn serve_with_windows(
+        &self,
+        ctx: &Context,
+        listener: TcpListener,
+        routes: Routes,
+        windows: Windows,
+    ) -> anyhow::Result<()> {
         let auditor = self.auditor();
-        self.serve_with_hook(ctx, listener, routes, move |refusal| {
-            auditor.refused(&refusal);
-        })
-        .await
+        let hook = Arc::new(move |refusal| auditor.refused(&refusal));
+        serve(ctx, listener, self.tls()?, (routes, windows), hook).await
     }
 
     /// As [`Mesh::serve`], but `hook` gets the refusals. It must not block.
@@ -66,9 +102,12 @@ impl Mesh {
         routes: Routes,
         hook: impl Fn(Refusal) + Send + Sync + 'static,
     ) -> anyhow::Result<()> {
-        let config =
-            tls::server(self.certificate_resolver(), &self.root()).context("configuring TLS")?;
-        serve(ctx, listener, config, routes, Arc::new(hook)).await
+        let routes = (routes, Windows::default());
+        serve(ctx, listener, self.tls()?, routes, Arc::new(hook)).await
+    }
+
+    fn tls(&self) -> anyhow::Result<ServerConfig> {
+        tls::server(self.certificate_resolver(), &self.root()).context("configuring TLS")
     }
 
     /// Serves those who have no certificate yet: the broker's enrolment listener. Only methods of that column of the table are answered.
@@ -85,7 +124,7 @@ impl Mesh {
             ctx,
             listener,
             config,
-            routes,
+            (routes, Windows::default()),
             Arc::new(move |refusal| auditor.refused(&refusal)),
         )
         .await
@@ -96,7 +135,7 @@ async fn serve(
     ctx: &Context,
     listener: TcpListener,
     config: ServerConfig,
-    routes: Routes,
+    (routes, windows): (Routes, Windows),
     hook: Hook,
 ) -> anyhow::Result<()> {
     let (streams, incoming) = mpsc::channel(MAX_HANDSHAKES);
@@ -104,10 +143,12 @@ async fn serve(
         acceptor: TlsAcceptor::from(Arc::new(config)),
         clock: ctx.clock.clone(),
         hook: Arc::clone(&hook),
+        crowd: Arc::default(),
     };
     let serving = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(windows.call_bytes)
+        .initial_connection_window_size(windows.connection_bytes)
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .layer(GateLayer { hook })
         .add_routes(routes)
@@ -132,6 +173,7 @@ struct Door {
     acceptor: TlsAcceptor,
     clock: Clock,
     hook: Hook,
+    crowd: Arc<Crowd>,
 }
 
 impl Door {
@@ -200,20 +242,30 @@ impl Door {
             ),
             None => (None, STRANGER),
         };
-        Ok(MeshStream::new(tls, Remote { address, caller }, lifetime))
+        let who = caller.map_or(Who::Stranger(address.ip()), |caller| {
+            Who::Service(caller.service())
+        });
+        let inside = self.crowd.enter(who);
+        let inside = inside.ok_or_else(|| io::Error::other(TooMany(who)))?;
+        let remote = Remote { address, caller };
+        Ok(MeshStream::new(tls, remote, lifetime, inside))
     }
 
     fn refused(&self, error: &io::Error) {
-        let tls = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let Some(reason) = tls else {
+        let inner = error.get_ref();
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let many = inner.and_then(|inner| inner.downcast_ref::<TooMany>());
+        let reason = tls.map(ToString::to_string);
+        let Some(reason) = reason.or_else(|| many.map(ToString::to_string)) else {
             tracing::debug!(%error, "a connection broke off in its handshake");
             return;
         };
-        tracing::warn!(error = %reason, "refused a connection: {reason}");
-        (self.hook)(Refusal::Connection {
-            reason: reason.to_string(),
-        });
+        tracing::warn!(error = reason, "refused a connection: {reason}");
+        (self.hook)(Refusal::Connection { reason });
     }
 }
+
+/// A caller with as many connections as it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has {MAX_CONNECTIONS} connections open, which is as many as one caller may have")]
+struct TooMany(Who);

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::crowd::Inside;
 use crate::gate::Caller;
 use crate::gather::Gather;
 
@@ -31,14 +32,21 @@ pub(crate) struct MeshStream {
     tls: Gather<TlsStream<TcpStream>>,
     remote: Remote,
     end: Pin<Box<Sleep>>,
+    _inside: Inside,
 }
 
 impl MeshStream {
-    pub(crate) fn new(tls: TlsStream<TcpStream>, remote: Remote, lifetime: Duration) -> Self {
+    pub(crate) fn new(
+        tls: TlsStream<TcpStream>,
+        remote: Remote,
+        lifetime: Duration,
+        inside: Inside,
+    ) -> Self {
         Self {
             tls: Gather::new(tls),
             remote,
             end: Box::pin(tokio::time::sleep(lifetime)),
+            _inside: inside,
         }
     }
 }

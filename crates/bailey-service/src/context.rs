@@ -18,7 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::Settings;
 
 /// How long tasks have to end after the first signal. With what surrounds it, a stop stays below five seconds.
-const DRAIN: Duration = Duration::from_secs(4);
+const DRAIN: Duration = Duration::from_millis(3500);
+
+/// How long those then have that carry away what the others left.
+const CARRY: Duration = Duration::from_millis(900);
 
 /// When a stop that hangs is cut short.
 const DEADLINE: Duration = Duration::from_millis(4500);
@@ -105,6 +108,15 @@ impl Context {
         self.process.spawn(name, task);
     }
 
+    /// See [`Process::spawn_last`].
+    pub fn spawn_last(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.process.spawn_last(name, task);
+    }
+
     /// See [`Process::ready`].
     pub fn ready(&self) {
         self.process.ready();
@@ -136,7 +148,10 @@ impl Context {
 pub struct Process {
     /// Cancelled when the process must stop.
     pub shutdown: CancellationToken,
+    /// Cancelled when the other tasks have ended, or are given up: for those of [`Process::spawn_last`].
+    pub drained: CancellationToken,
     tasks: TaskTracker,
+    last: TaskTracker,
     shared: Arc<Shared>,
 }
 
@@ -166,7 +181,9 @@ impl Process {
         };
         Self {
             shutdown: CancellationToken::new(),
+            drained: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            last: TaskTracker::new(),
             shared: Arc::new(shared),
         }
     }
@@ -209,8 +226,25 @@ impl Process {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
+        self.tasks.spawn(self.watched(name, task));
+    }
+
+    /// Runs a task that carries away what the others leave: it should end soon after [`Process::drained`], not after `shutdown`.
+    pub fn spawn_last(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.last.spawn(self.watched(name, task));
+    }
+
+    fn watched(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (shared, shutdown) = (Arc::clone(&self.shared), self.shutdown.clone());
-        self.tasks.spawn(async move {
+        async move {
             let failure = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.context(format!("the task {name:?} failed")),
@@ -218,7 +252,7 @@ impl Process {
             };
             shared.state().failure.get_or_insert(failure);
             shutdown.cancel();
-        });
+        }
     }
 
     /// Everything is served; also ends what [`Process::degraded`] said.
@@ -253,7 +287,7 @@ impl Process {
         self.shared.presence.subscribe()
     }
 
-    /// Waits for `shutdown` (a signal, a failed task, a test), then gives the tasks time to end.
+    /// Waits for `shutdown` (a signal, a failed task, a test), then gives the tasks time to end, and those that carry away what they leave after them.
     pub async fn stopped(&self) -> anyhow::Result<()> {
         self.shutdown.cancelled().await;
         tracing::info!("stopping");
@@ -267,6 +301,11 @@ impl Process {
                 "{} tasks did not end within {DRAIN:?} and are given up",
                 self.tasks.len()
             );
+        }
+        self.drained.cancel();
+        self.last.close();
+        if tokio::time::timeout(CARRY, self.last.wait()).await.is_err() {
+            tracing::warn!("what the tasks left was not carried away within {CARRY:?}");
         }
         let failure = self.shared.state().failure.take();
         failure.map_or(Ok(()), Err)

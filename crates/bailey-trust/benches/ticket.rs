@@ -56,7 +56,6 @@ fn ticket() -> Option<Ticket> {
         final_sha256: Sha256([7; 32]),
         plugin: "greet".parse().ok()?,
         image: format!("sha256:{}", "a".repeat(64)).parse().ok()?,
-        container: "0123456789abcdef".repeat(4),
         container_kind: "cell".to_owned(),
         issued_at: Timestamp(1),
         expires_at: Timestamp(2),

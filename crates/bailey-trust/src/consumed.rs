@@ -1,6 +1,7 @@
-//! Which decisions were used: each is good for one ticket.
+//! Which decisions were used: each is good for one ticket, and its ticket for one cell.
 //!
-//! Kept in memory only. A new life of the broker has a new epoch, which voids every decision of an earlier one.
+//! Kept in memory only, so whoever remembers here must know what it cannot remember: a new life of the broker has a new epoch, which voids every
+//! decision of an earlier one, and socket-proxy takes no ticket that is older than its own life.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -8,13 +9,16 @@ use std::sync::{Mutex, PoisonError};
 use bailey_types::{DecisionId, Timestamp};
 
 /// Why a decision is not consumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotConsumed {
     /// It was used before.
+    #[error("the decision was used already")]
     Used,
     /// It is as old as those that are forgotten already: the clock went back.
+    #[error("the clock went back beyond the decision's time")]
     Forgotten,
     /// Too many decisions are valid at once.
+    #[error("too many decisions are in use")]
     Full,
 }
 
@@ -53,17 +57,17 @@ impl Consumed {
         id: DecisionId,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), NotConsumed> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.forget(now);
         if inner.ids.contains(&id) {
-            return Err(Refused::Used);
+            return Err(NotConsumed::Used);
         }
         if expires_at <= inner.forgotten {
-            return Err(Refused::Forgotten);
+            return Err(NotConsumed::Forgotten);
         }
         if inner.ids.len() >= self.limit {
-            return Err(Refused::Full);
+            return Err(NotConsumed::Full);
         }
         inner.ids.insert(id);
         inner.by_expiry.insert((expires_at, id));
@@ -95,7 +99,7 @@ mod tests {
         assert_eq!(consumed.consume(a, Timestamp(100), Timestamp(50)), Ok(()));
         assert_eq!(
             consumed.consume(a, Timestamp(100), Timestamp(51)),
-            Err(Refused::Used)
+            Err(NotConsumed::Used)
         );
         assert_eq!(consumed.consume(b, Timestamp(100), Timestamp(51)), Ok(()));
     }
@@ -109,7 +113,7 @@ mod tests {
             .consume(DecisionId::new(), Timestamp(300), Timestamp(200))
             .unwrap();
         let again = consumed.consume(id, Timestamp(100), Timestamp(60));
-        assert_eq!(again, Err(Refused::Forgotten));
+        assert_eq!(again, Err(NotConsumed::Forgotten));
     }
 
     #[test]
@@ -118,7 +122,7 @@ mod tests {
         let consume =
             |now| consumed.consume(DecisionId::new(), Timestamp(now + 60), Timestamp(now));
         assert_eq!((consume(0), consume(1)), (Ok(()), Ok(())));
-        assert_eq!(consume(2), Err(Refused::Full));
+        assert_eq!(consume(2), Err(NotConsumed::Full));
         assert_eq!(consume(62), Ok(()));
     }
 }

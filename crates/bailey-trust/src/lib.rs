@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod consumed;
 mod keys;
 mod lock;
 pub mod rating;
@@ -12,6 +13,7 @@ mod statement;
 pub mod strict_json;
 mod trust_file;
 
+pub use consumed::{Consumed, NotConsumed};
 pub use keys::{KeyError, SigningKey, VerifyingKey};
 pub use lock::{
     Carried, EgressLimits, HostPath, Lock, LockProposal, LockedPlugin, Mode, ProposedPlugin,

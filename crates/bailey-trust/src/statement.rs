@@ -3,7 +3,7 @@
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{
     AccountName, AttemptNumber, CommandName, DecisionId, EventType, GrantId, ImageId, JobId,
-    OriginId, PipelineName, PluginName, Serial, Sha256, StepId, TicketId, Timestamp,
+    OriginId, PipelineName, PluginName, Serial, Sha256, StepId, TicketId, Timestamp, UpstreamName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,11 @@ pub enum Asked {
         /// SHA-256 of the payload bytes.
         payload_sha256: Sha256,
     },
+    /// That an upstream is asked for its `check`. No job comes of it.
+    Check {
+        /// The upstream.
+        upstream: UpstreamName,
+    },
 }
 
 /// Policy's leave for one attempt of one job.
@@ -286,7 +291,7 @@ pub enum DecisionOrigin {
     },
 }
 
-/// The broker's leave to feed one container.
+/// The broker's leave to feed one container of a plugin, whichever comes first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ticket {
@@ -300,8 +305,6 @@ pub struct Ticket {
     pub plugin: PluginName,
     /// The image that the container must have.
     pub image: ImageId,
-    /// Full id of the container, 64 hexadecimal digits.
-    pub container: String,
     /// Always "cell" for now.
     pub container_kind: String,
     /// Start of validity.
@@ -311,6 +314,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// Largest request with its secrets, bytes.
+    pub const MAX_FINAL_BYTES: usize = 16 << 20;
+
     /// Refuses a ticket that is not valid at `now`, or that claims to be valid for too long.
     pub fn check_time(&self, now: Timestamp) -> Result<(), StatementError> {
         check_time(Self::KIND, self.issued_at, self.expires_at, now)

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 pub use entries::Entries;
 pub use error::{Error, Place, UnknownKey};
-pub use quantity::{BadQuantity, Cpus, Size, Span};
+pub use quantity::{BadQuantity, Cpus, Rate, Size, Span};
 pub use value::{Object, object_problem};
 
 /// Largest text that is parsed, bytes: what people write by hand is far smaller.

@@ -1,11 +1,12 @@
 //! Durations, sizes and shares of processors as people write them.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::Visitor;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A text that is not the wanted quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +140,87 @@ impl FromStr for Cpus {
     }
 }
 
+/// How often something may be done: so many times in a second, a minute or an hour, as `60/min`. Never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: NonZeroU32,
+    per: Per,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+}
+
+const RATE_RULE: &str = "write it like 60/min, 2/s or 100/h";
+
+impl Rate {
+    /// `count` times a minute, at least once.
+    pub const fn per_minute(count: u32) -> Self {
+        let count = match NonZeroU32::new(count) {
+            Some(count) => count,
+            None => NonZeroU32::MIN,
+        };
+        Self {
+            count,
+            per: Per::Minute,
+        }
+    }
+
+    /// How many times at once.
+    pub const fn count(self) -> NonZeroU32 {
+        self.count
+    }
+
+    /// How long each of them takes to come back.
+    pub fn each(self) -> Duration {
+        let per = match self.per {
+            Per::Second => Duration::from_secs(1),
+            Per::Minute => Duration::from_mins(1),
+            Per::Hour => Duration::from_hours(1),
+        };
+        per / self.count.get()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = BadQuantity;
+
+    fn from_str(text: &str) -> Result<Self, BadQuantity> {
+        let bad = || BadQuantity::new("rate", text, RATE_RULE);
+        let (count, per) = text.split_once('/').ok_or_else(bad)?;
+        let per = match per {
+            "s" => Per::Second,
+            "min" => Per::Minute,
+            "h" => Per::Hour,
+            _ => return Err(bad()),
+        };
+        let digits = count.bytes().all(|b| b.is_ascii_digit());
+        let count = count.parse().ok().filter(|_| digits);
+        let count = count.ok_or_else(bad)?;
+        Ok(Self { count, per })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per = match self.per {
+            Per::Second => "s",
+            Per::Minute => "min",
+            Per::Hour => "h",
+        };
+        write!(f, "{}/{per}", self.count)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// The digits (with at most one point) at the start, and what follows; `None` if there are none.
 fn split_number(text: &str) -> Option<(&str, &str)> {
     let len = text
@@ -186,6 +268,7 @@ macro_rules! from_yaml {
 from_yaml!(Span);
 from_yaml!(Size);
 from_yaml!(Cpus);
+from_yaml!(Rate);
 
 /// A scalar as text: `4096`, `0.5` and `"64MiB"` alike.
 struct Scalar;
@@ -243,6 +326,33 @@ mod tests {
             "1e3s",
         ] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_so_often_in_a_second_a_minute_or_an_hour() {
+        for (text, count, each_ms) in [("60/min", 60, 1000), ("2/s", 2, 500), ("1/h", 1, 3_600_000)]
+        {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!(rate.count().get(), count, "{text}");
+            assert_eq!(rate.each().as_millis(), each_ms, "{text}");
+            assert_eq!(rate.to_string(), text);
+        }
+        for bad in [
+            "",
+            "60",
+            "/min",
+            "0/min",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "60 /min",
+            "60/m",
+            "60/d",
+            "60/min ",
+            "5000000000/s",
+        ] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }
 

@@ -11,6 +11,8 @@ pub(crate) enum Error {
     BadEntry { place: usize, reason: String },
     #[error("{found} entries were asked for; 1 to {most} are allowed")]
     Limit { found: u32, most: u32 },
+    #[error("{found} kinds were asked for; 1 to {most} are allowed")]
+    Kinds { found: usize, most: usize },
     #[error(
         "audit's volume is almost full (less than 1 GiB, or than a tenth of a small one, is free): only allows are recorded until there is more room"
     )]
@@ -32,9 +34,10 @@ pub(crate) enum Error {
 impl Classify for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Count { .. } | Self::BadEntry { .. } | Self::Limit { .. } => {
-                Kind::InvalidArgument
-            }
+            Self::Count { .. }
+            | Self::BadEntry { .. }
+            | Self::Limit { .. }
+            | Self::Kinds { .. } => Kind::InvalidArgument,
             Self::Reserved | Self::Busy => Kind::ResourceExhausted,
             Self::WentBack { .. } => Kind::FailedPrecondition,
             Self::NotACosigner => Kind::PermissionDenied,

@@ -24,13 +24,14 @@ impl Room {
 }
 
 /// Whether an entry may use the reserve. An allow is two records: the decision, and the ticket that the broker makes for it. What the broker did
-/// before the log had it (what only takes away, and what the operator does at its keys) is done already; each needs the admin token or the host.
+/// before the log had it (what only takes away, and what the operator does at its keys) is done already; each needs the admin token or the host. What
+/// was taken away would be good again in an earlier vault that is put back: that such a change is durable is recorded, too, in the same call.
 pub(crate) fn may_use_reserve(caller: Service, kind: &str) -> bool {
     let by_policy = caller == Service::Policy && kind == "decision.allowed";
     by_policy || (caller == Service::Broker && BROKERS.contains(&kind))
 }
 
-const BROKERS: [&str; 12] = [
+const BROKERS: [&str; 13] = [
     "ticket.made",
     "secret.revoked",
     "principal.revoked",
@@ -43,6 +44,7 @@ const BROKERS: [&str; 12] = [
     "vault.admin_token_rotated",
     "vault.restored",
     "vault.adopted",
+    "vault.kept",
 ];
 
 /// The volume that the log is on.
@@ -129,6 +131,7 @@ mod tests {
         assert!(may_use_reserve(Service::Broker, "token.revoked"));
         assert!(may_use_reserve(Service::Broker, "vault.recipient_removed"));
         assert!(may_use_reserve(Service::Broker, "vault.restored"));
+        assert!(may_use_reserve(Service::Broker, "vault.kept"));
         assert!(!may_use_reserve(Service::Broker, "token.created"));
         assert!(!may_use_reserve(Service::Broker, "secret.set"));
         assert!(

@@ -17,6 +17,9 @@ use crate::writer::Writer;
 /// Most entries of one answer.
 const MAX_READ: u32 = 1000;
 
+/// Most kinds of which the latest entry is asked for.
+const MAX_KINDS: usize = 8;
+
 pub(crate) fn routes(writer: Writer, trust: Arc<TrustFile>) -> tonic::service::Routes {
     tonic::service::Routes::new(AuditServiceServer::new(Rpc { writer, trust }))
 }
@@ -118,6 +121,27 @@ impl AuditService for Rpc {
         Ok(Response::new(proto::EntriesResponse {
             entries,
             size: read.size,
+        }))
+    }
+
+    async fn latest(
+        &self,
+        request: Request<proto::LatestRequest>,
+    ) -> Result<Response<proto::LatestResponse>, Status> {
+        let caller = Caller::of(&request)?.service();
+        let proto::LatestRequest { kinds, before } = request.into_inner();
+        if !(1..=MAX_KINDS).contains(&kinds.len()) {
+            return Err(status(&Error::Kinds {
+                found: kinds.len(),
+                most: MAX_KINDS,
+            }));
+        }
+        let before = if before == 0 { u64::MAX } else { before };
+        let latest = self.writer.latest(caller, kinds.into(), before).await;
+        let latest = latest.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::LatestResponse {
+            entry: latest.entry.unwrap_or_default().into(),
+            looked_from: latest.looked_from,
         }))
     }
 }

@@ -5,7 +5,9 @@
 
 mod keeper;
 
-use bailey_audit_log::{Log, Recovered};
+use std::sync::Arc;
+
+use bailey_audit_log::{Latest, Log, Recovered};
 use bailey_error::Chain;
 use bailey_service::Context;
 use bailey_trust::VerifyingKey;
@@ -21,6 +23,10 @@ use crate::writer::keeper::Keeper;
 
 /// Requests that may wait; more are refused, so that a slow disk is seen and not hidden.
 const QUEUE: usize = 1024;
+
+/// Entries that are looked at in one turn for the latest of somebody, and turns in one call.
+const LATEST_ENTRIES: u64 = 4096;
+const LATEST_TURNS: u32 = 16;
 
 /// How often the journal is published and windows of refusals are ended.
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -71,6 +77,12 @@ enum Order {
         first: u64,
         limit: u32,
         answer: Answer<Read>,
+    },
+    Latest {
+        caller: Service,
+        kinds: Arc<[String]>,
+        before: u64,
+        answer: Answer<Latest>,
     },
     Tick,
     Stop,
@@ -124,6 +136,31 @@ impl Writer {
             answer,
         })
         .await
+    }
+
+    /// The newest of the caller's own entries of `kinds` before an index: of a long log a part is looked at, and those who append get their
+    /// turns in between.
+    pub(crate) async fn latest(
+        &self,
+        caller: Service,
+        kinds: Arc<[String]>,
+        before: u64,
+    ) -> Result<Latest, Error> {
+        let mut latest = Latest {
+            entry: None,
+            looked_from: before,
+        };
+        let mut turns = 0..LATEST_TURNS;
+        while latest.entry.is_none() && latest.looked_from > 0 && turns.next().is_some() {
+            let asked = self.ask(|answer| Order::Latest {
+                caller,
+                kinds: Arc::clone(&kinds),
+                before: latest.looked_from,
+                answer,
+            });
+            latest = asked.await?;
+        }
+        Ok(latest)
     }
 
     async fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Error> {

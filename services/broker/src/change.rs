@@ -4,13 +4,21 @@
 //! between, the log has a record of something that was not done, one too many, never one too few. If it only takes away, its record is in the
 //! vault by the same write, and told before anything else is.
 
+use std::time::Duration;
+
 use bailey_error::{Chain, Classify, Kind, status};
+use bailey_types::Timestamp;
 use serde_json::{Value as Json, json};
 use tonic::Status;
 
-use crate::record::{self, Attempt, NotRecorded, Record};
+use crate::proof;
+use crate::record::{Attempt, NotRecorded, Record};
 use crate::state::State;
+use crate::telling;
 use crate::vault::{Deed, Document, Error as VaultError, Planned, Refused};
+
+/// Longest that whoever took something away is kept until the audit log has it.
+const LONGEST_TOLD: Duration = Duration::from_secs(5);
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +51,7 @@ pub async fn recorded<T: Send>(
     records: impl FnOnce(&T) -> Vec<Record> + Send,
 ) -> Result<T, Error> {
     // One at a time: what is recorded is what then is done, in that order.
-    let _alone = state.changing.lock().await;
+    let mut alone = state.changing.lock().await;
     let mut planned = state.vault.plan(change)?;
     let records = records(&planned.outcome);
     if records.is_empty() {
@@ -55,10 +63,19 @@ pub async fn recorded<T: Send>(
     if planned.only_takes_away() {
         return taken_away(state, planned, records).await;
     }
-    record::catch_up(state).await?;
+    if state.vault.unproven().is_some() {
+        // Whoever takes something away meanwhile does not wait for the log.
+        drop(alone);
+        proof::awaited(state).await?;
+        alone = state.changing.lock().await;
+    }
+    telling::catch_up(state).await?;
     state.vault.rebase(&mut planned)?;
     let attempt = state.records.about_to(records, planned.revision()).await?;
-    settled(attempt, state.vault.commit(planned))
+    let outcome = settled(attempt, state.vault.commit(planned))?;
+    drop(alone);
+    telling::kept(state);
+    Ok(outcome)
 }
 
 /// Does what must wait for nobody, with the record of it in the same write.
@@ -76,9 +93,16 @@ async fn taken_away<T: Send>(
         planned.note(|document| document.tell_later(deed, fields, now));
     }
     let outcome = state.vault.commit(planned)?;
-    if let Err(e) = record::catch_up(state).await {
-        tracing::warn!(error = %Chain(&e), "something was revoked or removed, and the audit log is told as soon as it takes it");
-    }
+    let told = tokio::time::timeout(LONGEST_TOLD, telling::catch_up(state)).await;
+    let why = match told {
+        Ok(Ok(())) => return Ok(outcome),
+        Ok(Err(e)) => Chain(&e).to_string(),
+        Err(_) => "it does not answer".to_owned(),
+    };
+    tracing::warn!(
+        error = why,
+        "something was revoked or removed, and the audit log is told as soon as it takes it"
+    );
     Ok(outcome)
 }
 
@@ -93,41 +117,68 @@ pub fn settled<T>(attempt: Attempt<'_>, done: Result<T, VaultError>) -> Result<T
     Ok(done?)
 }
 
-/// As [`recorded`], for a call. A refusal is recorded with what was asked.
-pub async fn asked<T: Send>(
-    state: &State,
+/// One call that changes the vault: what it is called, and of what it is asked. Whatever is refused of it is recorded with both.
+pub struct Verb<'a> {
+    state: &'a State,
     operation: &'static str,
-    asked: &Json,
-    change: impl FnOnce(&mut Document) -> Result<T, Refused> + Send,
-    records: impl FnOnce(&T) -> Vec<Record> + Send,
-) -> Result<T, Status> {
-    match recorded(state, change, records).await {
-        Ok(outcome) => Ok(outcome),
-        Err(Error::Vault(VaultError::Refused(why))) => Err(refused(state, operation, asked, &why)),
-        Err(error) => Err(status(&error)),
+    asked: Json,
+}
+
+impl<'a> Verb<'a> {
+    /// A call of which nothing is understood yet.
+    pub fn new(state: &'a State, operation: &'static str) -> Self {
+        Self {
+            state,
+            operation,
+            asked: json!({}),
+        }
     }
-}
 
-/// The answer to what the vault's rules forbid, which is recorded.
-pub fn refused(state: &State, operation: &'static str, asked: &Json, why: &Refused) -> Status {
-    denied(state, operation, asked, why.token());
-    status(why)
-}
+    /// The same call, of this.
+    #[must_use]
+    pub fn of(self, asked: Json) -> Self {
+        Self { asked, ..self }
+    }
 
-/// Records what a change left out, since the vault's rules forbid it.
-pub fn left_out(state: &State, operation: &'static str, asked: &Json, why: &Refused) {
-    denied(state, operation, asked, why.token());
-}
+    /// As [`recorded`]: the change gets the time, the records what was asked.
+    pub async fn does<T: Send>(
+        self,
+        change: impl FnOnce(&mut Document, Timestamp) -> Result<T, Refused> + Send,
+        records: impl FnOnce(&Json, &T) -> Vec<Record> + Send,
+    ) -> Result<T, Status> {
+        let now = self.state.clock.now();
+        let done = recorded(
+            self.state,
+            |document| change(document, now),
+            |outcome| records(&self.asked, outcome),
+        );
+        done.await.map_err(|error| match error {
+            Error::Vault(VaultError::Refused(why)) => self.refused(&why),
+            error @ (Error::Vault(_) | Error::NotRecorded(_) | Error::Silent) => status(&error),
+        })
+    }
 
-/// The answer to what cannot be understood, which is recorded.
-pub fn malformed(state: &State, operation: &'static str, why: String) -> Status {
-    denied(state, operation, &json!({}), "malformed");
-    Status::invalid_argument(why)
-}
+    /// The answer to what the vault's rules forbid.
+    pub fn refused(&self, why: &Refused) -> Status {
+        self.left_out(why);
+        status(why)
+    }
 
-fn denied(state: &State, operation: &'static str, asked: &Json, reason: &str) {
-    let record = Record::new("vault.refused", asked.clone())
-        .with("operation", operation)
-        .with("reason", reason);
-    state.records.refusal(record.kind, &record.fields);
+    /// Records what a change left out, since the vault's rules forbid it.
+    pub fn left_out(&self, why: &Refused) {
+        self.denied(why.token());
+    }
+
+    /// The answer to what cannot be understood.
+    pub fn malformed(&self, why: String) -> Status {
+        self.denied("malformed");
+        Status::invalid_argument(why)
+    }
+
+    fn denied(&self, reason: &str) {
+        let record = Record::new("vault.refused", self.asked.clone())
+            .with("operation", self.operation)
+            .with("reason", reason);
+        self.state.records.refusal(record.kind, &record.fields);
+    }
 }

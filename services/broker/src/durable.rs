@@ -56,6 +56,12 @@ pub fn replace(path: &Path, bytes: &[u8], like: Like) -> Result<(), Failed> {
     })
 }
 
+/// Has the disk keep what stands at `path`: who put it there may have been killed before that.
+pub fn settle(path: &Path) -> Result<(), Failed> {
+    point!(path, "found");
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
 /// Removes what an interrupted [`replace`] of `path` left.
 pub fn clear(path: &Path) -> Result<(), Failed> {
     let temporary = temporary(path);

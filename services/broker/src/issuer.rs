@@ -21,7 +21,7 @@ use serde_json::json;
 pub use self::keeper::{Keeper, Retired};
 
 use crate::durable::Failed;
-use crate::record::NotRecorded;
+use crate::record::{NotRecorded, Record};
 use crate::state::State;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -206,7 +206,8 @@ impl Issuer {
             "not_after": current.not_after.to_rfc3339(),
             "reason": reason.name(),
         });
-        state.records.before("pki.rotated", &fields).await?;
+        let rotation = Record::new("pki.rotated", fields);
+        let attempt = state.records.about_to_rotate(rotation).await?;
         // The old one is issued from until the new one is kept.
         let now = state.clock.now();
         let rotated = Rotated {
@@ -214,7 +215,16 @@ impl Issuer {
             replaced,
             last_certificate: last_certificate(&replaced, self.lifetime, now),
         };
-        self.keeper.install(made, now, rotated.last_certificate)?;
+        match self.keeper.install(made, now, rotated.last_certificate) {
+            Ok(()) => attempt.done(),
+            Err(error @ Error::Write(Failed { replaced: true, .. })) => {
+                // It is issued from by the next broker, if the disk keeps it.
+                attempt.maybe_done();
+                return Err(error);
+            }
+            // Dropped, it counts as not done.
+            Err(error) => return Err(error),
+        }
         tracing::info!(
             "issuing from the intermediate {} now, until {}",
             rotated.current.serial,

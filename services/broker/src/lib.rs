@@ -13,9 +13,11 @@ mod manage;
 mod operation;
 mod posture;
 mod presence;
+mod proof;
 mod record;
 mod rpc;
 mod state;
+mod telling;
 #[cfg(test)]
 mod testing;
 mod ticket;
@@ -73,6 +75,7 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
     let routes = rpc::management(&state);
     ctx.spawn("manage", manage::serve(ctx.clone(), socket, gate, routes));
     ctx.spawn("watch", watch(ctx.clone(), Arc::clone(&state)));
+    ctx.spawn("telling", telling::run(ctx.clone(), Arc::clone(&state)));
     ctx.spawn("join", join(ctx.clone(), state, args.enrol_listen));
     ctx.stopped().await
 }
@@ -87,7 +90,7 @@ async fn join(ctx: Context, state: Arc<State>, enrol: SocketAddr) -> anyhow::Res
     // Both ports are bound before either is served.
     let listener = bailey_mesh::bind(ctx.settings.listen).context("binding the mesh port")?;
     let strangers = bailey_mesh::bind(enrol).context("binding the enrolment port")?;
-    state.records.open(mesh.auditor());
+    state.records.open(&mesh);
     state.news.notify_one();
     let issuer = Issuer::new(keeper, mesh.clone(), state.lifetime);
     anyhow::ensure!(state.issuer.set(issuer).is_ok(), "joined the mesh twice");
@@ -133,7 +136,6 @@ async fn watch(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
     let mut presence = ctx.presence();
     while !ctx.shutdown.is_cancelled() {
         state.unseal().await;
-        record::offline(&state).await;
         for (part, trouble) in state.troubles() {
             ctx.trouble(part, trouble);
         }
@@ -142,7 +144,7 @@ async fn watch(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
         tokio::select! {
             () = ctx.shutdown.cancelled() => {}
             () = tokio::time::sleep(LOOK) => {}
-            () = state.news.notified() => {}
+            () = state.shown.notified() => {}
             changed = presence.changed() => changed.context("watching our own presence")?,
         }
     }

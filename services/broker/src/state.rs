@@ -7,18 +7,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bailey_error::Chain;
 use bailey_service::{Context, Misconfigured};
-use bailey_trust::{LockSource, SealingSession, SigningKey, TrustFile};
+use bailey_trust::{Consumed, LockSource, SealingSession, SigningKey, TrustFile};
 use bailey_types::{Clock, Serial, Service};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::issuer::Issuer;
 use crate::lock::Notary;
 use crate::presence::Roll;
+use crate::proof;
 use crate::record::Records;
-use crate::ticket::{Consumed, Office};
+use crate::ticket::Office;
 use crate::vault::{Deed, Document, Error as VaultError, State as VaultState, Vault};
 use crate::view::View;
 
@@ -55,6 +56,12 @@ pub struct State {
     pub news: Notify,
     /// Held by whoever changes the vault, from the plan to the deed.
     pub changing: tokio::sync::Mutex<()>,
+    /// Held by whoever has the vault compared with the audit log: from which entry on that was looked through (0: it was not).
+    pub proving: tokio::sync::Mutex<u64>,
+    /// How often it was tried.
+    pub rounds: watch::Sender<u64>,
+    /// What the operator is told may be another now.
+    pub shown: Notify,
 }
 
 impl State {
@@ -88,7 +95,16 @@ impl State {
             look: Notify::new(),
             news: Notify::new(),
             changing: tokio::sync::Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
+            rounds: watch::Sender::default(),
+            shown: Notify::new(),
         })
+    }
+
+    /// What the vault holds, for whoever gives something from it.
+    pub async fn proven(&self) -> Result<Arc<Document>, VaultError> {
+        proof::tried(self).await;
+        self.vault.proven()
     }
 
     /// Looks at the age key and the vault again. That a vault opened with it is noted for the audit log, whoever had it looked at.
@@ -98,6 +114,7 @@ impl State {
             return;
         }
         tracing::info!("the vault was unsealed");
+        self.news.notify_one();
         let Err(e) = self.vault.did_offline(Deed::Unsealed, self.clock.now()) else {
             return;
         };
@@ -130,8 +147,14 @@ impl State {
     /// What is missing at the moment, by part, for the operator.
     pub fn troubles(&self) -> [(&'static str, Option<String>); 2] {
         let vault = match self.vault.state() {
-            VaultState::Open(document) => self.lags(&document),
+            VaultState::Open(document) => {
+                let outside = self.vault.changed_outside();
+                outside.or_else(|| self.lags(&document))
+            }
             VaultState::NoVault => Some("there is no vault yet: run `bailey vault init`".into()),
+            VaultState::Sealed(reason) if self.vault.unproven().is_some() => {
+                Some(format!("nothing is given from the vault yet: {reason}"))
+            }
             VaultState::Sealed(reason) => Some(format!("the vault is sealed: {reason}")),
         };
         let lock = self.lock.current().err().map(|e| Chain(&e).to_string());

@@ -2,24 +2,21 @@
 //!
 //! Everything here computes; who is asked and what is recorded is the business of `rpc`.
 
-mod consumed;
 mod delivery;
 mod reference;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bailey_proto::trust::v1::Signed;
 use bailey_trust::{
-    Decision, Loaded, LockedPlugin, SealingSession, SigningKey, Ticket, UNTRUSTED, VerifyingKey,
-    strict_json,
+    Consumed, Decision, Loaded, LockedPlugin, NotConsumed, SealingSession, SigningKey, Ticket,
+    UNTRUSTED, VerifyingKey, strict_json,
 };
 use bailey_types::{Blake3, SecretName, Sha256, TicketId, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-pub use consumed::Consumed;
 #[cfg(test)]
 use delivery::Delivery;
 pub use delivery::{Deliveries, deliveries, missing};
@@ -35,8 +32,6 @@ pub struct Asked<'a> {
     pub decision: &'a Signed,
     /// The exact request bytes.
     pub request: &'a [u8],
-    /// The container that waits.
-    pub container: &'a str,
 }
 
 /// What the world is at the moment of the call.
@@ -85,8 +80,6 @@ pub struct Office {
     pub consumed: Consumed,
 }
 
-/// How long a ticket is valid: the container it names is started already and waits for it.
-const VALIDITY: Duration = Duration::from_secs(30);
 const SALT_BYTES: usize = 32;
 
 type Refusal = (Reason, String);
@@ -94,11 +87,10 @@ type Refusal = (Reason, String);
 impl Office {
     /// Consumes the decision and puts together what its ticket is about.
     pub fn grant(&self, asked: &Asked<'_>, now: &Now<'_>) -> Result<Granted, Refused> {
-        check_container(asked.container)?;
         let decision = bailey_trust::verify::<Decision>(asked.decision, &self.policy)
             .map_err(|e| Refused::early(Reason::BadDecision, e.to_string()))?
             .statement;
-        let record = names(&decision, asked.container);
+        let record = names(&decision);
         let refuse = |(reason, detail)| Refused {
             reason,
             detail,
@@ -136,6 +128,7 @@ impl Office {
         };
         let delivered = delivered.map_err(refuse)?;
         let salted = salted(asked.request, &delivery.config_refs, &delivered).map_err(refuse)?;
+        check_size(&salted).map_err(refuse)?;
         self.consume(&decision, now.time).map_err(refuse)?;
         let names: Vec<_> = delivered.secrets.keys().collect();
         record.insert("secrets".into(), json!(names));
@@ -149,10 +142,12 @@ impl Office {
             final_sha256: Sha256::of(&salted),
             plugin: decision.plugin,
             image: decision.image,
-            container: asked.container.to_owned(),
             container_kind: "cell".into(),
             issued_at: now.time,
-            expires_at: now.time.plus(VALIDITY),
+            // Its cell may still have to be made. A clock that went back since the decision must not make it last too long.
+            expires_at: decision
+                .expires_at
+                .min(now.time.plus(Decision::MAX_VALIDITY)),
         };
         Ok(Granted {
             delivers: !delivered.secrets.is_empty(),
@@ -200,31 +195,21 @@ impl Office {
     }
 
     fn consume(&self, decision: &Decision, now: Timestamp) -> Result<(), Refusal> {
-        let refusal = match self.consumed.consume(decision.id, decision.expires_at, now) {
-            Ok(()) => return Ok(()),
-            Err(consumed::Refused::Used) => (Reason::DecisionUsed, "the decision was used already"),
-            Err(consumed::Refused::Forgotten) => (
-                Reason::Expired,
-                "the clock went back beyond the decision's time",
-            ),
-            Err(consumed::Refused::Full) => (Reason::Busy, "too many decisions are in use"),
-        };
-        Err((refusal.0, refusal.1.into()))
+        let consumed = self.consumed.consume(decision.id, decision.expires_at, now);
+        consumed.map_err(|why| {
+            let reason = match why {
+                NotConsumed::Used => Reason::DecisionUsed,
+                NotConsumed::Forgotten => Reason::Expired,
+                NotConsumed::Full => Reason::Busy,
+            };
+            (reason, why.to_string())
+        })
     }
 }
 
 /// Keyed BLAKE3 of a tree hash under the vault's nonce (reference: ductile 7.6).
 pub fn tree_mac(nonce: &Nonce, tree: &Blake3) -> Blake3 {
     Blake3(blake3::keyed_hash(nonce.expose(), &tree.0).into())
-}
-
-fn check_container(id: &str) -> Result<(), Refused> {
-    let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if id.len() == 64 && id.bytes().all(digits) {
-        return Ok(());
-    }
-    let why = "a container is named by its full id, 64 hexadecimal digits";
-    Err(Refused::early(Reason::BadContainer, why))
 }
 
 fn check_lock<'a>(decision: &Decision, now: &Now<'a>) -> Result<&'a LockedPlugin, Refusal> {
@@ -283,6 +268,17 @@ fn check_seal(locked: &LockedPlugin, nonce: &Nonce) -> Result<(), Refusal> {
     Err((Reason::WrongSeal, why.into()))
 }
 
+/// socket-proxy takes no more, and neither does what carries it there.
+fn check_size(salted: &[u8]) -> Result<(), Refusal> {
+    if salted.len() <= Ticket::MAX_FINAL_BYTES + SALT_BYTES {
+        return Ok(());
+    }
+    let most = Ticket::MAX_FINAL_BYTES >> 20;
+    let why =
+        format!("request and secrets are larger than {most} MiB: grant less, or ask for less");
+    Err((Reason::BadRequest, why))
+}
+
 /// Salt and final bytes in one wiped buffer.
 fn salted(
     request: &[u8],
@@ -321,7 +317,7 @@ fn salted(
     Ok(salted)
 }
 
-fn names(decision: &Decision, container: &str) -> Fields {
+fn names(decision: &Decision) -> Fields {
     let fields = [
         ("decision", json!(decision.id)),
         ("job", json!(decision.job)),
@@ -329,7 +325,6 @@ fn names(decision: &Decision, container: &str) -> Fields {
         ("plugin", json!(decision.plugin)),
         ("command", json!(decision.command)),
         ("account", json!(decision.account)),
-        ("container", json!(container)),
         ("lock_serial", json!(decision.lock_serial)),
     ];
     fields

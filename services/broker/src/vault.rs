@@ -7,6 +7,7 @@ pub mod content;
 mod document;
 pub mod file;
 mod offline;
+mod proven;
 mod recipients;
 mod refused;
 mod taken;
@@ -17,16 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bailey_error::{Chain, Classify, Kind};
 use bailey_trust::{SealError, SealingRecipient, TrustFile};
-use bailey_types::{StackId, Timestamp};
+use bailey_types::{Sha256, StackId, Timestamp};
 
-#[cfg(test)]
-pub use document::Principal;
 pub use document::{
-    Alphabet, Document, Imported, LockState, Pattern, PrincipalKind, RecipeChange, Rolled, Secret,
-    SetOutcome, SetSecret, Status, Token, Uids,
+    Alphabet, Document, Imported, LockState, Pattern, Principal, PrincipalKind, RecipeChange,
+    Rolled, Secret, SetOutcome, SetSecret, Status, Token, Uids,
 };
 pub use file::FileError;
 pub use offline::{Deed, Offline};
+pub use proven::{Mark, Verdict};
 pub use refused::Refused;
 pub use value::{Nonce, Value, WipingBuffer};
 
@@ -90,14 +90,24 @@ impl Classify for Error {
     }
 }
 
-/// What the vault is at the moment.
+/// What the vault is at the moment, for whoever gives something from it.
 #[derive(Clone, Debug)]
 pub enum State {
     /// None was made yet.
     NoVault,
     /// Open, with what it holds.
     Open(Arc<Document>),
-    /// It cannot be opened, and why.
+    /// Nothing is given from it, and why.
+    Sealed(String),
+}
+
+/// What there is, and whether anything may be given from it.
+#[derive(Clone, Debug)]
+enum Kept {
+    NoVault,
+    /// It was opened, and the audit log did not say yet that it is the vault of now.
+    Unproven(Arc<Document>),
+    Open(Arc<Document>),
     Sealed(String),
 }
 
@@ -108,8 +118,12 @@ pub struct Vault {
     key_path: PathBuf,
     stack: StackId,
     recipient: SealingRecipient,
-    state: RwLock<State>,
-    /// Held during a change; `state` is locked for the exchange only, so that readers never wait for the disk.
+    kept: RwLock<Kept>,
+    /// Why the audit log did not tell whether this is the vault of now.
+    uncompared: Mutex<Option<String>>,
+    /// What the last write found, if somebody else had changed the file.
+    outside: Mutex<Option<String>>,
+    /// Held during a change; `kept` is locked for the exchange only, so that readers never wait for the disk.
     held: Mutex<Held>,
 }
 
@@ -120,6 +134,8 @@ struct Held {
     file: Option<VaultFile>,
     /// As whom it writes. `None`: no right key was there yet, and the vault is sealed.
     author: Option<Author>,
+    /// The file that was found to be an earlier vault, and what is said of it: it is not opened again.
+    earlier: Option<(Sha256, String)>,
 }
 
 /// A change that is worked out and not yet done.
@@ -155,6 +171,9 @@ impl Vault {
     pub const PLAINTEXT_LIMIT_BYTES: usize = 24 << 20;
     /// Room beyond that for what waits for the audit log, so that a full vault does not prevent that something is revoked.
     pub const WAITING_LIMIT_BYTES: usize = 1 << 20;
+    /// Why nothing is given from a vault that was opened just now.
+    const UNPROVEN: &str =
+        "the audit log, which tells whether this is the vault of now, did not answer yet";
 
     /// Opens the vault in `dir` with the key at `key_path`. Whatever is wrong seals it, but for one thing: where another process is the
     /// vault's writer, this one must not run.
@@ -164,7 +183,9 @@ impl Vault {
             key_path: key_path.to_owned(),
             stack: trust.stack.clone(),
             recipient: trust.vault.clone(),
-            state: RwLock::new(State::NoVault),
+            kept: RwLock::new(Kept::NoVault),
+            uncompared: Mutex::default(),
+            outside: Mutex::default(),
             held: Mutex::default(),
         };
         let mut held = vault.held();
@@ -177,20 +198,93 @@ impl Vault {
         Ok(vault)
     }
 
-    /// What the vault is.
+    /// What the vault is, for whoever gives something from it.
     pub fn state(&self) -> State {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        match self.kept() {
+            Kept::NoVault => State::NoVault,
+            Kept::Unproven(_) => State::Sealed(self.why_unproven()),
+            Kept::Open(document) => State::Open(document),
+            Kept::Sealed(reason) => State::Sealed(reason),
+        }
     }
 
-    /// What the vault holds.
-    pub fn document(&self) -> Result<Arc<Document>, Error> {
+    /// What the vault holds, for whoever gives something from it.
+    pub fn proven(&self) -> Result<Arc<Document>, Error> {
         match self.state() {
             State::Open(document) => Ok(document),
             State::NoVault => Err(Error::NoVault),
             State::Sealed(reason) => Err(Error::Sealed(reason)),
+        }
+    }
+
+    /// What the vault holds, for the operator: he may look at it and take from it before the audit log answers.
+    pub fn document(&self) -> Result<Arc<Document>, Error> {
+        match self.unproven() {
+            Some(document) => Ok(document),
+            None => self.proven(),
+        }
+    }
+
+    /// What a vault holds of which the audit log must still say whether it is the vault of now.
+    pub fn unproven(&self) -> Option<Arc<Document>> {
+        match self.kept() {
+            Kept::Unproven(document) => Some(document),
+            Kept::NoVault | Kept::Open(_) | Kept::Sealed(_) => None,
+        }
+    }
+
+    /// Why nothing is given from a vault that was opened.
+    pub fn why_unproven(&self) -> String {
+        let why = locked(&self.uncompared).clone();
+        why.unwrap_or_else(|| Self::UNPROVEN.to_owned())
+    }
+
+    /// Takes in why the audit log does not tell whether this is the vault of now.
+    pub fn not_compared(&self, why: String) {
+        *locked(&self.uncompared) = Some(why);
+    }
+
+    /// What to do, if somebody else changed the file since it was read.
+    pub fn changed_outside(&self) -> Option<String> {
+        locked(&self.outside).clone()
+    }
+
+    /// Whether it is sealed because it is an earlier one.
+    pub fn is_earlier(&self) -> bool {
+        let held = self.held();
+        let earlier = held.earlier.as_ref();
+        earlier.is_some_and(|(_, said)| matches!(self.kept(), Kept::Sealed(why) if why == *said))
+    }
+
+    /// Takes in what the audit log says of `unproven`, or of what was taken from it since.
+    pub fn settle(&self, unproven: &Document, verdict: Verdict) {
+        let mut held = self.held();
+        let Some(document) = self.unproven() else {
+            return;
+        };
+        if document.told_until() != unproven.told_until() {
+            return; // Another file was read meanwhile.
+        }
+        match verdict {
+            Verdict::Present => self.put(Kept::Open(document)),
+            Verdict::Another { after } => self.take_over(&mut held, document, after),
+            Verdict::Earlier { known } => {
+                let reason = proven::earlier(known, document.told_until());
+                let seen = held.file.as_ref().and_then(VaultFile::seen);
+                held.earlier = seen.map(|seen| (seen, reason.clone()));
+                self.put(Kept::Sealed(reason));
+            }
+        }
+    }
+
+    /// Goes on from a vault that the operator put in another's place, with revisions that none of that one has.
+    fn take_over(&self, held: &mut Held, document: Arc<Document>, after: u64) {
+        let mut raised = Document::clone(&document);
+        raised.revision = raised.revision.max(after + 1);
+        self.put(Kept::Open(document));
+        if let Err(e) = self.save(held, raised) {
+            // Then the one that it replaced would be believed as well; on a disk that takes nothing that is all that is lost.
+            tracing::warn!(error = %Chain(&e), "could not number the vault anew");
         }
     }
 
@@ -202,21 +296,28 @@ impl Vault {
     /// Tries to open a sealed vault again. Whether that opened it.
     pub fn unseal(&self) -> bool {
         let mut held = self.held();
-        if !matches!(self.state(), State::Sealed(_)) {
+        if !matches!(self.kept(), Kept::Sealed(_)) {
             return false;
         }
         let blob = self.read(&mut held);
+        let seen = held.file.as_ref().and_then(VaultFile::seen);
+        if let Some((earlier, reason)) = &held.earlier
+            && seen.as_ref() == Some(earlier)
+        {
+            self.put(Kept::Sealed(reason.clone()));
+            return false;
+        }
         self.put(self.decide(&mut held, blob));
-        matches!(self.state(), State::Open(_))
+        self.unproven().is_some()
     }
 
     /// Makes the vault. Refused where there is one.
     pub fn init(&self, document: Document) -> Result<(), Error> {
         let mut held = self.held();
-        match self.state() {
-            State::NoVault => self.save(&mut held, document),
-            State::Open(_) => Err(Error::Exists),
-            State::Sealed(reason) => Err(Error::Sealed(reason)),
+        match self.kept() {
+            Kept::NoVault => self.save(&mut held, document),
+            Kept::Open(_) | Kept::Unproven(_) => Err(Error::Exists),
+            Kept::Sealed(reason) => Err(Error::Sealed(reason)),
         }
     }
 
@@ -239,7 +340,8 @@ impl Vault {
         })
     }
 
-    /// Puts what was planned on top of what is there now, where since then only such deeds were forgotten as the audit log has.
+    /// Puts what was planned on top of what is there now, where since then only such deeds were forgotten as the audit log has, or the vault was
+    /// numbered anew.
     pub fn rebase<T>(&self, planned: &mut Planned<T>) -> Result<(), Error> {
         let present = self.document()?;
         if Arc::ptr_eq(&present, &planned.before) {
@@ -247,10 +349,14 @@ impl Vault {
         }
         let mut known = Document::clone(&planned.before);
         known.unrecorded.clone_from(&present.unrecorded);
+        known.revision = present.revision;
         if known != *present {
             return Err(Error::Moved);
         }
-        planned.note(|after| after.unrecorded.clone_from(&present.unrecorded));
+        planned.note(|after| {
+            after.unrecorded.clone_from(&present.unrecorded);
+            after.revision = present.revision + 1;
+        });
         planned.before = present;
         Ok(())
     }
@@ -298,7 +404,7 @@ impl Vault {
 
     /// The whole vault, encrypted to `readers` and to nobody else.
     pub fn export(&self, readers: &[SealingRecipient]) -> Result<Vec<u8>, Error> {
-        let document = self.document()?;
+        let document = self.proven()?;
         let author = self.held().author()?;
         content::seal(&document, readers, &[author])
     }
@@ -308,25 +414,38 @@ impl Vault {
         let sealed = content::seal_to_all(&document, own, &[held.author()?])?;
         let not_held = || Error::Sealed("its folder is not held".to_owned());
         let file = held.file.as_mut().ok_or_else(not_held)?;
-        if let Err(e) = file.write(&sealed) {
+        let written = file.write(&sealed);
+        let outside =
+            |e: &FileError| matches!(e, FileError::ChangedOutside(_)).then(|| e.to_string());
+        *locked(&self.outside) = written.as_ref().err().and_then(outside);
+        if let Err(e) = written {
             if e.replaced() {
                 // Which of the two a loss of power would leave is not known, so neither is gone on with: it is read again.
                 let reason = format!("its last write may not be durable: {}", Chain(&e));
-                self.put(State::Sealed(reason));
+                self.put(Kept::Sealed(reason));
                 return Err(Error::Uncertain(e));
             }
             return Err(Error::Write(e));
         }
-        self.put(State::Open(Arc::new(document)));
+        let document = Arc::new(document);
+        self.put(match self.kept() {
+            Kept::Open(_) => Kept::Open(document),
+            Kept::NoVault | Kept::Unproven(_) | Kept::Sealed(_) => Kept::Unproven(document),
+        });
         Ok(())
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.held)
     }
 
-    fn put(&self, state: State) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    fn kept(&self) -> Kept {
+        let kept = self.kept.read();
+        kept.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, kept: Kept) {
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
     fn read(&self, held: &mut Held) -> Result<Option<Vec<u8>>, FileError> {
@@ -334,14 +453,16 @@ impl Vault {
             Some(file) => file,
             none => none.insert(VaultFile::open(&self.dir)?),
         };
+        *locked(&self.outside) = None;
+        *locked(&self.uncompared) = None;
         file.read()
     }
 
-    fn decide(&self, held: &mut Held, blob: Result<Option<Vec<u8>>, FileError>) -> State {
+    fn decide(&self, held: &mut Held, blob: Result<Option<Vec<u8>>, FileError>) -> Kept {
         // The key is looked at even if there is no vault: one made to a key that nobody has would be lost.
         let key = match age_key::read(&self.key_path, &self.recipient) {
             Ok(key) => key,
-            Err(reason) => return State::Sealed(reason),
+            Err(reason) => return Kept::Sealed(reason),
         };
         held.author = Some(Author::of(&key));
         let opened = |blob: &[u8]| {
@@ -349,14 +470,19 @@ impl Vault {
             content::check_stack(&document, &self.stack)?;
             Ok(document)
         };
-        let unusable =
-            |reason: String| State::Sealed(format!("vault.age cannot be used: {reason}"));
+        let unusable = |reason: String| Kept::Sealed(format!("vault.age cannot be used: {reason}"));
         match blob {
-            Err(e) => State::Sealed(Chain(&e).to_string()),
-            Ok(None) => State::NoVault,
-            Ok(Some(blob)) => opened(&blob).map_or_else(unusable, |it| State::Open(Arc::new(it))),
+            Err(e) => Kept::Sealed(Chain(&e).to_string()),
+            Ok(None) => Kept::NoVault,
+            Ok(Some(blob)) => {
+                opened(&blob).map_or_else(unusable, |it| Kept::Unproven(Arc::new(it)))
+            }
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Held {

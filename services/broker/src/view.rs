@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bailey_config::Upstream;
 use bailey_trust::Lock;
-use bailey_types::UpstreamName;
+use bailey_types::{PrincipalName, UpstreamName};
 
 use crate::ticket::{self, Deliveries};
 use crate::upstream;
-use crate::vault::Document;
+use crate::vault::{Document, PrincipalKind};
 
 /// The broker's part of the locked configuration.
 #[derive(Debug, Default)]
@@ -27,6 +27,15 @@ impl View {
             deliveries: ticket::deliveries(&config),
             upstreams: config.upstreams,
         })
+    }
+
+    /// Whom the configuration names as somebody that secrets are granted to, and what he is.
+    pub fn principals(&self) -> BTreeMap<PrincipalName, PrincipalKind> {
+        let consumers = self.upstreams.values().filter_map(|it| it.key.as_ref());
+        let consumers = consumers.map(|key| (key.principal.clone(), PrincipalKind::Consumer));
+        let plugins = self.deliveries.values();
+        let plugins = plugins.map(|it| (it.principal.clone(), PrincipalKind::Plugin));
+        consumers.chain(plugins).collect()
     }
 
     /// What plugins and upstreams ask for and would not get, one sentence each.

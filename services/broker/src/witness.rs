@@ -16,9 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Like};
 use crate::state::State;
+use crate::telling;
 
 const INTERVAL: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(10);
+
+/// After so many entries it is told again which vault is kept: so long is what the next start has to look through.
+const FAR_ENTRIES: u64 = 100_000;
 
 /// The last checkpoint that was found consistent, on disk.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -32,10 +36,15 @@ struct Known {
 pub async fn run(ctx: Context, mesh: Mesh, state: Arc<State>) -> anyhow::Result<()> {
     let path = ctx.settings.data_dir.join("witness.json");
     let mut known = read(&path)?;
+    let mut told = known.map_or(0, |known| known.size);
     loop {
         let wait = match witness(&mesh, &state, known, &path).await {
             Ok(found) => {
                 known = Some(found);
+                if found.size.saturating_sub(told) >= FAR_ENTRIES {
+                    telling::kept_again(&state);
+                    told = found.size;
+                }
                 ctx.trouble("witness", None);
                 INTERVAL
             }

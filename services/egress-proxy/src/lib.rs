@@ -57,7 +57,8 @@ pub async fn serve(
     let door = Arc::new(door::Door::new(leases, outside, mesh.auditor()));
     let (serving, routes) = (ctx.clone(), rpc::routes(Arc::clone(&upstreams)));
     ctx.spawn("mesh", async move {
-        mesh.serve(&serving, listener, routes).await
+        mesh.serve_with_windows(&serving, listener, routes, rpc::WINDOWS)
+            .await
     });
     ctx.spawn(
         "holders",

@@ -7,8 +7,10 @@ mod connect;
 mod exchange;
 mod failure;
 mod key;
+mod origin;
 mod outgoing;
 mod place;
+mod rate;
 mod record;
 
 use std::collections::BTreeMap;
@@ -33,8 +35,10 @@ use crate::refusals::ByUid;
 use connect::Connector;
 use failure::Why;
 use key::Keys;
+use origin::Origins;
 use outgoing::Outgoing;
 use place::{Full, Place, Places};
+use rate::{Beginner, Rates};
 
 pub(crate) use answer::Told;
 pub(crate) use failure::Failure;
@@ -44,6 +48,8 @@ pub(crate) use outgoing::MESSAGE_LIMIT_BYTES;
 const MAX_EXCHANGES: usize = 64;
 /// Of these, for one client: a captured one keeps the other out of nothing.
 const SHARE: usize = 48;
+/// Requests of one client that have not said yet what they want.
+const UNSAID: usize = 64;
 /// Connections to one upstream that are kept while nobody uses them, and for how long.
 const MAX_IDLE: usize = 4;
 const IDLE_TIME: Duration = Duration::from_mins(1);
@@ -55,9 +61,12 @@ pub(crate) struct Upstreams {
     outside: Arc<dyn Outside>,
     auditor: Auditor,
     keys: Keys,
+    origins: Origins,
     /// TLS of upstreams without authorities of their own.
     web: Arc<ClientConfig>,
     places: Places,
+    /// For those whose head has not come yet, of which each may hold a message.
+    unsaid: Places,
     /// By the uid of the client.
     refusals: ByUid,
     book: Mutex<Book>,
@@ -77,6 +86,7 @@ struct Live {
     /// With the connections that it keeps, which are those of one lock.
     client: Client<Connector, Outgoing>,
     places: Arc<Places>,
+    rates: Arc<Rates>,
     /// Cancelled when a lock changes the upstream or takes it away.
     over: CancellationToken,
 }
@@ -94,8 +104,10 @@ impl Upstreams {
             outside,
             auditor: mesh.auditor(),
             keys: Keys::new(mesh.channel(Service::Broker)),
+            origins: Origins::new(ctx),
             web: Arc::new(connect::web()?),
             places: Places::new(MAX_EXCHANGES, SHARE, services(&Caller::ALL)),
+            unsaid: Places::new(Caller::ALL.len() * UNSAID, UNSAID, services(&Caller::ALL)),
             refusals: ByUid::default(),
             book: Mutex::default(),
         })
@@ -147,6 +159,7 @@ impl Upstreams {
                 share(upstream) as usize,
                 services(&upstream.clients),
             )),
+            rates: Arc::new(Rates::new(upstream.rate)),
             over: CancellationToken::new(),
         };
         let live = Arc::new(live);
@@ -164,7 +177,7 @@ impl Upstreams {
 
     /// A place among all exchanges.
     fn place(&self, client: Service) -> Result<Place, Why> {
-        self.places.take(client).map_err(|full| match full {
+        self.places.take_now(client).map_err(|full| match full {
             Full::All => Why::AllBusy {
                 most: MAX_EXCHANGES,
             },
@@ -172,6 +185,16 @@ impl Upstreams {
                 client: client.name(),
                 most: SHARE,
             },
+        })
+    }
+
+    /// A place for a request of `client` until it has said what it wants.
+    fn unsaid(&self, client: Service) -> Result<Place, Why> {
+        let client_name = client.name();
+        let place = self.unsaid.take_now(client);
+        place.map_err(|_| Why::Unsaid {
+            client: client_name,
+            most: UNSAID,
         })
     }
 
@@ -196,8 +219,8 @@ impl Upstreams {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says and records that nothing was sent.
-    fn refused(&self, client: Service, failure: &Failure) {
+    /// Says and records that nothing was sent for `client`, or for the principal that had it ask.
+    fn refused(&self, client: Service, principal: Option<&str>, failure: &Failure) {
         if !self.refusals.take(client.uid(), Instant::now()) {
             return;
         }
@@ -207,23 +230,44 @@ impl Upstreams {
             upstream.name = upstream,
             "refused {client} an exchange with the upstream {upstream}: {why}"
         );
-        let fields = json!({ "client": client, "upstream": upstream, "reason": why.to_string() });
+        let fields = json!({
+            "client": client,
+            "principal": principal,
+            "upstream": upstream,
+            "reason": why.to_string(),
+        });
         self.auditor.append_refusal("upstream.refused", &fields);
     }
 }
 
 impl Live {
-    /// A place among its exchanges.
-    fn place(&self, client: Service) -> Result<Place, Why> {
+    /// A place among its exchanges, when it is the client's turn.
+    async fn place(&self, client: Service) -> Result<Place, Why> {
         let upstream = &self.upstream;
-        self.places.take(client).map_err(|full| match full {
-            Full::All => Why::Busy {
-                most: upstream.max_concurrent,
-            },
-            Full::Share => Why::ShareBusy {
+        let taken = self.places.take(client).await;
+        taken.map_err(|full| match full {
+            Full::Share if upstream.max_concurrent > 1 => Why::ShareBusy {
                 client: client.name(),
                 most: share(upstream),
             },
+            Full::Share => Why::Turn {
+                client: client.name(),
+            },
+            Full::All => Why::Busy {
+                most: upstream.max_concurrent,
+            },
+        })
+    }
+
+    /// Counts an exchange that begins now.
+    fn begin(&self, beginner: Beginner) -> Result<(), Why> {
+        let taken = self.rates.take(beginner, Instant::now());
+        taken.map_err(|spent| match beginner {
+            Beginner::Client(client) => Why::Rate {
+                client: client.name(),
+                spent,
+            },
+            Beginner::Check => Why::Checks(spent),
         })
     }
 }
@@ -261,6 +305,7 @@ impl Book {
                 upstream: live.upstream.clone(),
                 client,
                 places: Arc::clone(&live.places),
+                rates: Arc::clone(&live.rates),
                 over: live.over.clone(),
             };
             self.live.insert(name, Arc::new(next));

@@ -1,10 +1,12 @@
 //! Queued jobs and free slots find each other here, oldest job first. Nothing polls: whoever changes something wakes it.
 
 mod assign;
+mod ticket;
 
 use std::time::Duration;
 
 use bailey_types::{PluginName, Timestamp};
+use tokio::time::Instant;
 
 use crate::fleet::Room;
 use crate::job::Job;
@@ -24,6 +26,11 @@ const DB_RECHECK: Duration = Duration::from_secs(1);
 pub async fn run(state: State) -> anyhow::Result<()> {
     let mut patience = Patience::new(state.options.policy_backoff);
     loop {
+        // Whatever else happens meanwhile: each try takes one of the decisions that a job may have.
+        tokio::select! {
+            () = patience.over() => {}
+            () = state.shutdown.cancelled() => return Ok(()),
+        }
         let woken = state.wake.notified();
         let next = match round(&state, &mut patience).await {
             Ok(next) => next,
@@ -70,11 +77,12 @@ pub async fn reap(state: State) -> anyhow::Result<()> {
     }
 }
 
-/// How long to wait for policy: longer each time, until it answers.
+/// How long to wait for policy and the broker: longer each time, until they answer.
 struct Patience {
     shortest: Duration,
     longest: Duration,
     next: Duration,
+    until: Option<Instant>,
 }
 
 impl Patience {
@@ -83,17 +91,27 @@ impl Patience {
             shortest,
             longest,
             next: shortest,
+            until: None,
         }
     }
 
     fn answered(&mut self) {
         self.next = self.shortest;
+        self.until = None;
     }
 
+    /// Nobody is asked for a while; answers how long.
     fn failed(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.longest);
+        self.until = Some(Instant::now() + wait);
         wait
+    }
+
+    async fn over(&self) {
+        if let Some(until) = self.until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 }
 

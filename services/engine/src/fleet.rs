@@ -283,6 +283,15 @@ impl Fleet {
         true
     }
 
+    /// Books a lease that its runner was not told of: it is given up after a while, as any that its runner does not hold.
+    pub fn book(&self, instance: &str, lease: Lease) {
+        let mut runners = self.runners();
+        let runner = runners.entry(instance.to_owned());
+        runner.or_insert_with(Runner::away).held.insert(lease);
+        drop(runners);
+        self.joined.notify_one();
+    }
+
     /// Tells whoever has quarantined the plugin that its cells may be kept ready again.
     pub fn clear(&self, plugin: &str, message: &LeaseResponse) -> Result<(), NotCleared> {
         let runners = self.runners();

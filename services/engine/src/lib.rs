@@ -24,12 +24,13 @@ mod work;
 
 use anyhow::Context as _;
 use bailey_mesh::Mesh;
+use bailey_proto::broker::v1::ticket_service_client::TicketServiceClient;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
 use bailey_service::Context;
 use bailey_types::{Serial, Service};
 
 use crate::fleet::Fleet;
-use crate::state::{MAX_MESSAGE_BYTES, Parts, State};
+use crate::state::{MAX_MESSAGE_BYTES, MAX_TICKET_BYTES, Parts, State};
 
 pub use state::Options;
 
@@ -85,6 +86,9 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
     let policy = DecisionServiceClient::new(mesh.channel(Service::Policy))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let broker = TicketServiceClient::new(mesh.channel(Service::Broker))
+        .max_decoding_message_size(MAX_TICKET_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Ok(State::new(Parts {
         db,
         lock: ctx.lock(Serial(0), view::parse),
@@ -95,6 +99,7 @@ async fn open(ctx: &Context, mesh: &Mesh, options: Options) -> anyhow::Result<St
         newest_event,
         auditor: mesh.auditor(),
         policy,
+        broker,
         upstreams: upstream::Client::new(mesh.channel(Service::EgressProxy)),
         shutdown: ctx.shutdown.clone(),
     }))

@@ -112,10 +112,7 @@ pub fn judge(reported: Reported, timeout: Duration) -> Verdict {
             failed.traces.stderr = text(&lost.stderr);
             Verdict::Failed(failed)
         }
-        Reported::Refused(refused) => Verdict::Failed(Failed::for_good(
-            "refused",
-            format!("the launch was refused: {}", refused.reason),
-        )),
+        Reported::Refused(said) => Verdict::Failed(refused(&said.reason)),
         // Only services are looked at so.
         Reported::Unhealthy(unhealthy) => {
             let mut failed = Failed::passing("unhealthy", unhealthy.reason);
@@ -123,6 +120,11 @@ pub fn judge(reported: Reported, timeout: Duration) -> Verdict {
             Verdict::Failed(failed)
         }
     }
+}
+
+/// A cell that gets nothing, now or later: broker or socket-proxy have said so.
+pub fn refused(reason: &str) -> Failed {
+    Failed::for_good("refused", format!("the launch was refused: {reason}"))
 }
 
 /// What a runner's report of a service means: however it ended, it should not have.

@@ -150,8 +150,14 @@ pub async fn give_up(state: &State, lost: &[Lost], why: &str) -> Result<(), Erro
 }
 
 /// Ends an attempt that its runner never heard of; it does not count.
-pub async fn take_back(state: &State, lease: Lease) -> Result<(), Error> {
-    let verdict = Verdict::NotStarted("the runner was gone before it got the job".to_owned());
+pub async fn take_back(state: &State, lease: Lease, why: &str) -> Result<(), Error> {
+    let verdict = Verdict::NotStarted(why.to_owned());
+    conclude(state, lease, verdict, Seen::default()).await
+}
+
+/// Ends an attempt that got no ticket, for good.
+pub async fn refused(state: &State, lease: Lease, reason: String) -> Result<(), Error> {
+    let verdict = Verdict::Failed(outcome::refused(&reason));
     conclude(state, lease, verdict, Seen::default()).await
 }
 

@@ -22,7 +22,7 @@ use bailey_service::Context;
 use tonic::Status;
 use tonic::service::Routes;
 
-use crate::state::{MAX_MESSAGE_BYTES, State};
+use crate::state::{MAX_MESSAGE_BYTES, MAX_TICKET_BYTES, State};
 
 /// What each service needs.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub fn routes(state: &State, ctx: &Context) -> Routes {
         .add_service(
             LeaseServiceServer::new(api.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+                .max_encoding_message_size(MAX_TICKET_BYTES),
         )
         .add_service(PluginServiceServer::new(api.clone()))
         .add_service(ScheduleServiceServer::new(api.clone()))

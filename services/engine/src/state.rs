@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bailey_db::Db;
 use bailey_mesh::{Auditor, MeshChannel};
+use bailey_proto::broker::v1::ticket_service_client::TicketServiceClient;
 use bailey_proto::policy::v1::decision_service_client::DecisionServiceClient;
 use bailey_trust::{LockSource, LockSourceError, SigningKeys};
 use bailey_types::{Clock, JobId};
@@ -15,8 +16,11 @@ use crate::fleet::Fleet;
 use crate::upstream;
 use crate::view::{Locked, View};
 
-/// Largest message on the wire, bytes: a report carries 10 MiB of output, an assignment a request of as much.
+/// Largest message that comes in, bytes: a report carries 10 MiB of output, a decision a request of as much.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Largest message with a ticket, bytes: `bailey_trust::Ticket::MAX_FINAL_BYTES`, and what sealing and an assignment add.
+pub const MAX_TICKET_BYTES: usize = 20 << 20;
 
 /// Ends of jobs that a waiter may lag behind; one that lags further looks into the database instead.
 const ENDED_BACKLOG: usize = 1024;
@@ -26,9 +30,9 @@ const ENDED_BACKLOG: usize = 1024;
 pub struct Options {
     /// How long a lease outlives the last word of its runner.
     pub lease_expiry: Duration,
-    /// How long policy may take to decide.
+    /// How long policy may take to decide, and the broker to make a ticket.
     pub decision_timeout: Duration,
-    /// Shortest and longest wait before policy is asked again.
+    /// Shortest and longest wait before policy or the broker is asked again.
     pub policy_backoff: (Duration, Duration),
     /// How long a check of an upstream may take, whatever its own `timeout` is: somebody waits for it.
     pub check_timeout: Duration,
@@ -75,6 +79,8 @@ pub struct Inner {
     pub auditor: Auditor,
     /// Who decides.
     pub policy: DecisionServiceClient<MeshChannel>,
+    /// Who makes tickets.
+    pub broker: TicketServiceClient<MeshChannel>,
     /// The way to the services beyond the stack.
     pub upstreams: upstream::Client,
     /// Ends the streams.
@@ -102,6 +108,8 @@ pub struct Parts {
     /// As in [`Inner`].
     pub policy: DecisionServiceClient<MeshChannel>,
     /// As in [`Inner`].
+    pub broker: TicketServiceClient<MeshChannel>,
+    /// As in [`Inner`].
     pub upstreams: upstream::Client,
     /// As in [`Inner`].
     pub shutdown: CancellationToken,
@@ -123,6 +131,7 @@ impl State {
             held_up: Mutex::default(),
             auditor: parts.auditor,
             policy: parts.policy,
+            broker: parts.broker,
             upstreams: parts.upstreams,
             shutdown: parts.shutdown,
         }))

@@ -8,11 +8,12 @@ use bailey_mesh::MeshChannel;
 use bailey_proto::egress::v1 as wire;
 use bailey_proto::egress::v1::upstream_service_client::UpstreamServiceClient;
 use bailey_proto::egress::v1::{exchange_request, exchange_response};
+use bailey_proto::trust::v1::Signed;
 use bailey_trust::LockSourceError;
 use bailey_types::{SecretName, UpstreamName};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::state::State;
 
@@ -35,6 +36,8 @@ pub struct Sent<'a> {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// Who asked for it, where it is a check.
+    pub origin: Option<Signed>,
 }
 
 /// What an upstream answers: the head, and a body that comes piece by piece.
@@ -157,6 +160,7 @@ fn messages(sent: Sent<'_>) -> Result<impl Iterator<Item = wire::ExchangeRequest
         path: sent.path.to_owned(),
         headers: sent.headers.iter().map(header).collect(),
         body_bytes: Some(body_bytes),
+        origin: sent.origin,
     });
     let pieces = iter::from_fn(move || {
         let piece = body.split_to(body.len().min(PIECE_BYTES));
@@ -199,6 +203,9 @@ pub enum Unchecked {
     /// Nothing is known of upstreams without a lock.
     #[error(transparent)]
     Lock(#[from] LockSourceError),
+    /// egress-proxy has no room for a check now, or has had too many. It was not asked.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
     /// The lock does not have it.
     #[error("no upstream {0} is locked; `bailey upstream list` lists those that are")]
     Absent(UpstreamName),
@@ -209,12 +216,17 @@ impl Classify for Unchecked {
         match self {
             Self::Lock(_) => Kind::FailedPrecondition,
             Self::Absent(_) => Kind::NotFound,
+            Self::Refused(_) => Kind::ResourceExhausted,
         }
     }
 }
 
-/// Asks an upstream for its `check`, and keeps nothing of what it answers but how that was.
-pub async fn check(state: &State, name: &UpstreamName) -> Result<Checked, Unchecked> {
+/// Asks an upstream for its `check`, in the name of whoever `origin` says, and keeps nothing of what it answers but how that was.
+pub async fn check(
+    state: &State,
+    name: &UpstreamName,
+    origin: Signed,
+) -> Result<Checked, Unchecked> {
     let locked = state.locked()?;
     let upstream = locked.view.config.upstreams.get(name);
     let upstream = upstream.ok_or_else(|| Unchecked::Absent(name.clone()))?;
@@ -228,11 +240,17 @@ pub async fn check(state: &State, name: &UpstreamName) -> Result<Checked, Unchec
         path: &upstream.check,
         headers: HeaderMap::new(),
         body: Bytes::new(),
+        origin: Some(origin),
     };
     let (started, limit) = (Instant::now(), state.options.check_timeout);
     let asked = tokio::time::timeout(limit, ask(&state.upstreams, sent, &mut checked)).await;
     checked.failure = match asked {
         Ok(Ok(())) => None,
+        Ok(Err(Error::NotExchanged(status)))
+            if checked.status.is_none() && status.code() == Code::ResourceExhausted =>
+        {
+            return Err(Unchecked::Refused(status));
+        }
         Ok(Err(error)) => {
             let said = error.to_string();
             // Whoever asked for the check knows of which.

@@ -98,6 +98,18 @@ pub async fn emitter(
     origin(verify(state, headers, scopes::EVENTS_WRITE, Asked::Event(asked)).await?)
 }
 
+/// Verifies the token of somebody who has an upstream checked, and has the broker state who it is.
+pub async fn checker(
+    state: &State,
+    headers: &HeaderMap,
+    upstream: &str,
+) -> Result<Signed, Problem> {
+    let asked = broker::CheckAsked {
+        upstream: upstream.into(),
+    };
+    origin(verify(state, headers, scopes::UPSTREAM_CHECK, Asked::Check(asked)).await?)
+}
+
 fn origin((token, signed): (Token, Option<Signed>)) -> Result<Signed, Problem> {
     signed.ok_or_else(|| {
         tracing::error!(

@@ -84,7 +84,6 @@ pub fn router(state: &State, ingress: Ingress) -> Router {
         .route("/", get(page::root))
         .route("/assets/status.css", get(page::css))
         .route("/openapi.json", get(openapi))
-        .route("/metrics", get(metrics))
         .fallback(async || {
             Problem::new(
                 StatusCode::NOT_FOUND,
@@ -127,8 +126,14 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(job::tree))
         .routes(routes!(upstream::list))
         .routes(routes!(upstream::check))
+        .routes(routes!(metrics))
 }
 
+/// Figures of the gateway and of the queue, as OpenMetrics.
+#[utoipa::path(get, path = "/metrics", tag = "system", responses(
+    (status = 200, description = "OpenMetrics 1.0", content_type = "application/openmetrics-text", body = String),
+    (status = 401, body = Problem), (status = 403, body = Problem),
+))]
 async fn metrics(
     Shared(state): Shared<State>,
     headers: http::HeaderMap,

@@ -19,6 +19,9 @@ pub struct Problem {
     pub detail: String,
     /// The same as `detail`, under the name that Ductile's clients read.
     pub error: String,
+    /// After how many seconds to try again, where that is known.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -32,6 +35,7 @@ impl Problem {
             status: status.as_u16(),
             error: detail.clone(),
             detail,
+            retry_after: None,
         }
     }
 
@@ -78,7 +82,11 @@ impl From<tonic::Status> for Problem {
                 "a part of the stack is not answering; see /healthz, and try again",
             );
         }
-        Self::new(http, token, status.message())
+        let after = status.metadata().get("retry-after");
+        Self {
+            retry_after: after.and_then(|after| after.to_str().ok()?.parse().ok()),
+            ..Self::new(http, token, status.message())
+        }
     }
 }
 
@@ -91,6 +99,9 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,

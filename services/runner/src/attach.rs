@@ -76,7 +76,7 @@ impl Collector {
                     (None, said)
                     | (
                         Some(Control::Granted(_)),
-                        said @ (Control::Launched(_) | Control::Refused(_)),
+                        said @ (Control::Launched(_) | Control::Refused(_) | Control::NotNow(_)),
                     ) => self.control = Some(said),
                     (Some(_), _) => return Err(BadFrame),
                 }
@@ -233,9 +233,9 @@ mod tests {
     fn a_refusal_carries_its_reason() {
         let mut collector = Collector::default();
         collector
-            .take(said(r#"{"refused":"the ticket is for another container"}"#))
+            .take(said(r#"{"refused":"the ticket is for another plugin"}"#))
             .unwrap();
-        let reason = "the ticket is for another container".to_owned();
+        let reason = "the ticket is for another plugin".to_owned();
         assert_eq!(collector.control(), Some(&Control::Refused(reason)));
     }
 

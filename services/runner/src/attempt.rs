@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bailey_cell::launch::Returned;
-use bailey_proto::trust::v1::Signed;
+use bailey_cell::launch::{Envelope, Returned};
 use bailey_types::{AttemptNumber, JobId, PluginName};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +24,10 @@ pub struct Attempt {
     pub number: AttemptNumber,
     /// The plugin.
     pub plugin: PluginName,
-    /// Policy's decision.
-    pub decision: Signed,
-    /// The exact request.
-    pub request: Bytes,
+    /// Policy's decision, the broker's ticket for it, and the request as only socket-proxy can read it.
+    pub envelope: Envelope,
+    /// How long the engine waited for the ticket alone.
+    pub ticket: Duration,
     /// How long the plugin may take; nothing where it lasts.
     pub time: Duration,
     /// Whether it runs until it ends by itself or is cancelled.
@@ -83,9 +82,7 @@ pub enum Outcome {
 pub enum Trouble {
     /// Docker or socket-proxy.
     Docker(String),
-    /// The broker.
-    Broker(String),
-    /// Neither: this attempt only.
+    /// This attempt only.
     Other(String),
 }
 
@@ -93,7 +90,7 @@ impl Trouble {
     /// One sentence for people.
     pub fn sentence(&self) -> &str {
         match self {
-            Self::Docker(text) | Self::Broker(text) | Self::Other(text) => text,
+            Self::Docker(text) | Self::Other(text) => text,
         }
     }
 }
@@ -137,7 +134,7 @@ pub struct Timings {
     pub kind: Option<StartKind>,
     /// Making and attaching, its holder too where it got one of its own.
     pub create: Duration,
-    /// The broker's ticket.
+    /// What the engine waited for the broker's ticket alone.
     pub ticket: Duration,
     /// Until socket-proxy had taken the request, and starting where it did not run.
     pub start: Duration,

@@ -48,7 +48,6 @@ struct Vitals {
     docker: Option<String>,
     /// Whether the log says that Docker is away, and not yet that it is back.
     alerted: bool,
-    broker: Option<String>,
     walls: Option<gate::Walls>,
     /// Serial of the lock that the walls were last looked at for.
     gated: Option<Serial>,
@@ -77,7 +76,6 @@ impl Care {
         let vitals = Vitals {
             docker,
             alerted: false,
-            broker: None,
             walls: None,
             gated: None,
             announced: None,
@@ -147,14 +145,12 @@ impl Care {
 
     /// An attempt could not start. Nothing starts until what is wrong has been looked at.
     pub fn unwell(&self, trouble: &Trouble) {
+        let Trouble::Docker(text) = trouble else {
+            return;
+        };
         {
             let mut vitals = self.vitals();
-            let (place, text) = match trouble {
-                Trouble::Docker(text) => (&mut vitals.docker, text),
-                Trouble::Broker(text) => (&mut vitals.broker, text),
-                Trouble::Other(_) => return,
-            };
-            if place.replace(text.clone()).is_none() {
+            if vitals.docker.replace(text.clone()).is_none() {
                 vitals.failures += 1;
             }
         }
@@ -180,7 +176,7 @@ impl Care {
 
     fn wait(&self) -> Duration {
         let vitals = self.vitals();
-        let well = vitals.docker.is_none() && vitals.broker.is_none();
+        let well = vitals.docker.is_none();
         match vitals.failures.checked_sub(1) {
             _ if well => LOOK,
             // The very first look.
@@ -208,8 +204,6 @@ impl Care {
             if unwell || stale {
                 vitals.asked = Some(Instant::now());
             }
-            // The broker says nothing about itself: the next job finds out.
-            vitals.broker = None;
             match looked {
                 Ok(()) => vitals.docker = None,
                 Err(error) => {
@@ -275,10 +269,7 @@ impl Care {
             }
             Err(error) => (String::new(), Some(error.to_string())),
         };
-        let trouble = docker
-            .or_else(|| vitals.broker.clone())
-            .or(refusal)
-            .unwrap_or_default();
+        let trouble = docker.or(refusal).unwrap_or_default();
         Standing {
             trouble,
             posture,

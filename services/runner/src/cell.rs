@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailey_cell::Seat;
-use bailey_cell::launch::{Control, Envelope};
+use bailey_cell::launch::Control;
 use bailey_config::Config;
 use bailey_trust::{
     Decision, Loaded, LockSource, LockedPlugin, ServiceTerms, StatementError, UNTRUSTED,
@@ -31,7 +31,6 @@ use crate::kept::Key;
 use crate::pools::{self, Pools};
 use crate::report::Reports;
 use crate::state;
-use crate::ticket::{self, Tickets};
 use crate::turns::Turns;
 use crate::watch::{Ending, Stop};
 
@@ -41,11 +40,9 @@ const LAUNCH: Duration = Duration::from_secs(15);
 const KILLED: i64 = 137;
 
 /// What running a cell takes.
-pub struct Workshop<T> {
+pub struct Workshop {
     /// What is kept ready, and who makes and removes containers.
     pub pools: Arc<Pools>,
-    /// Where tickets are made.
-    pub tickets: T,
     /// What may run.
     pub lock: Arc<LockSource<Config>>,
     /// Policy's key.
@@ -77,10 +74,13 @@ impl Order {
     }
 }
 
-impl<T: Tickets> Workshop<T> {
+impl Workshop {
     /// Runs one attempt. Its container, if there is one, is left to be parted with.
     pub async fn run(&self, attempt: &Attempt, stops: &Stops, reports: &impl Reports) -> Done {
-        let mut timings = Timings::default();
+        let mut timings = Timings {
+            ticket: attempt.ticket,
+            ..Timings::default()
+        };
         let seated = match self.order(attempt) {
             Ok(order) => self
                 .seat(&order, attempt, stops, &mut timings)
@@ -162,7 +162,7 @@ impl<T: Tickets> Workshop<T> {
 
     fn decision(&self, attempt: &Attempt) -> Result<Decision, Outcome> {
         let refused = |e: StatementError| Outcome::Refused(e.to_string());
-        let decision = verify::<Decision>(&attempt.decision, &self.policy)
+        let decision = verify::<Decision>(&attempt.envelope.decision, &self.policy)
             .map_err(refused)?
             .statement;
         let same = decision.job == attempt.job
@@ -262,7 +262,7 @@ impl<T: Tickets> Workshop<T> {
         }
     }
 
-    /// From the ticket to the answer.
+    /// From the request to the answer.
     async fn work(
         &self,
         cell: &mut Cell,
@@ -271,7 +271,7 @@ impl<T: Tickets> Workshop<T> {
         stops: &Stops,
         timings: &mut Timings,
     ) -> (Outcome, Parting) {
-        if let Err(outcome) = self.launch(cell, order, attempt, stops, timings).await {
+        if let Err(outcome) = self.launch(cell, order, attempt, (stops, timings)).await {
             return (outcome, Parting::Prompt);
         }
         if let Some(terms) = order.terms {
@@ -308,30 +308,13 @@ impl<T: Tickets> Workshop<T> {
         cell: &mut Cell,
         order: &Order,
         attempt: &Attempt,
-        stops: &Stops,
-        timings: &mut Timings,
+        (stops, timings): (&Stops, &mut Timings),
     ) -> Result<(), Outcome> {
-        let begun = Instant::now();
-        let (decision, request) = (attempt.decision.clone(), attempt.request.clone());
-        let ticket = tokio::select! {
-            ticket = self.tickets.make(decision, request, &cell.handle.id) => ticket,
-            stop = stops.at_once() => return Err(before_launch(stop)),
-        };
-        timings.ticket = begun.elapsed();
-        let ticket = ticket.map_err(|error| match error {
-            ticket::Error::Refused(reason) => Outcome::Refused(reason),
-            ticket::Error::Unavailable(_) => {
-                Outcome::NotStarted(Trouble::Broker(error.to_string()))
-            }
-        })?;
-        let envelope = Envelope {
-            decision: attempt.decision.clone(),
-            ticket: ticket.ticket,
-            sealed: ticket.sealed.into(),
-        };
-        let bytes = envelope
-            .to_bytes()
-            .map_err(|e| Outcome::Refused(e.to_string()))?;
+        if let Some(stop) = stops.at_once().now_or_never() {
+            return Err(before_launch(stop));
+        }
+        let envelope = attempt.envelope.to_bytes();
+        let bytes = envelope.map_err(|e| Outcome::Refused(e.to_string()))?;
         let mut input = cell.input.take().ok_or_else(|| {
             Outcome::NotStarted(Trouble::Other("the cell cannot be spoken to".into()))
         })?;
@@ -344,8 +327,12 @@ impl<T: Tickets> Workshop<T> {
         let begun = Instant::now();
         let told = cell.watch.told(LAUNCH).await;
         timings.start = begun.elapsed();
-        if let Some(Control::Refused(reason)) = cell.watch.collector.control() {
-            return Err(Outcome::Refused(reason.clone()));
+        match cell.watch.collector.control() {
+            Some(Control::Refused(reason)) => return Err(Outcome::Refused(reason.clone())),
+            Some(Control::NotNow(why)) => {
+                return Err(Outcome::NotStarted(Trouble::Other(why.clone())));
+            }
+            Some(Control::Granted(_) | Control::Launched(_) | Control::Returned(_)) | None => {}
         }
         match told {
             None => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailey_cell::launch::Returned;
+use bailey_cell::launch::{Envelope, Returned};
 use bailey_proto::engine::v1::{Assignment, Cancel, HeldLease};
 use bailey_service::Context;
 use bailey_trust::MAX_SERVICES;
@@ -17,7 +17,6 @@ use crate::attempt::{Attempt, Done, Outcome, StartKind, Stops, Timings, Trouble}
 use crate::care::Care;
 use crate::cell::Workshop;
 use crate::report::{self, Reports};
-use crate::ticket::Tickets;
 
 /// Job id and attempt, as the engine wrote them.
 type Lease = (String, u32);
@@ -32,11 +31,11 @@ pub struct Holding {
 }
 
 /// See the module.
-pub struct Desk<T, R> {
+pub struct Desk<R> {
     /// Tasks and shutdown.
     pub ctx: Context,
     /// Where cells are made.
-    pub workshop: Workshop<T>,
+    pub workshop: Workshop,
     /// Where reports go.
     pub reports: R,
     /// Who looks after Docker.
@@ -47,7 +46,7 @@ pub struct Desk<T, R> {
     pub held: watch::Sender<BTreeMap<Lease, Holding>>,
 }
 
-impl<T: Tickets, R: Reports> Desk<T, R> {
+impl<R: Reports> Desk<R> {
     /// The leases that this life holds.
     pub fn held(&self) -> Vec<HeldLease> {
         let held = self.held.borrow();
@@ -174,8 +173,14 @@ fn attempt(assignment: Assignment) -> Result<Attempt, String> {
         job: assignment.job_id.parse().map_err(|_| bad("job_id"))?,
         number: AttemptNumber(assignment.attempt),
         plugin: assignment.plugin.parse().map_err(|_| bad("plugin"))?,
-        decision: assignment.decision.ok_or_else(|| bad("decision"))?,
-        request: assignment.request,
+        envelope: Envelope {
+            decision: assignment.decision.ok_or_else(|| bad("decision"))?,
+            ticket: assignment.ticket.ok_or_else(|| bad("ticket"))?,
+            sealed: assignment.sealed,
+        },
+        ticket: u64::try_from(assignment.ticket_us)
+            .map(Duration::from_micros)
+            .map_err(|_| bad("ticket_us"))?,
         time: u64::try_from(assignment.timeout_ms)
             .ok()
             .filter(|time| (*time > 0) != assignment.lasts)

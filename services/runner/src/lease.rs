@@ -15,7 +15,6 @@ use crate::desk::Desk;
 use crate::quarantine::Held;
 use crate::report::Reports;
 use crate::rpc::Channel;
-use crate::ticket::Tickets;
 
 /// The engine gives a lease up after 20 s without one.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -24,8 +23,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Waits between connections.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(3);
-/// A request of 10 MiB and what surrounds it.
-const MESSAGE_LIMIT_BYTES: usize = 12 << 20;
+/// A request of 10 MiB, its secrets, and what surrounds them.
+const MESSAGE_LIMIT_BYTES: usize = 20 << 20;
 /// Messages that wait to be sent. More means that nothing is sent any more.
 const QUEUE: usize = 16;
 
@@ -46,9 +45,8 @@ pub fn client(channel: Channel) -> LeaseServiceClient<Channel> {
 }
 
 /// Leases jobs until the runner stops and holds none; connects again whenever the stream ends.
-pub async fn keep<T, R>(mut client: LeaseServiceClient<Channel>, desk: Arc<Desk<T, R>>)
+pub async fn keep<R>(mut client: LeaseServiceClient<Channel>, desk: Arc<Desk<R>>)
 where
-    T: Tickets,
     R: Reports,
 {
     // Tells the engine that whatever an earlier life held is lost.
@@ -73,14 +71,13 @@ where
 }
 
 /// One connection. `Ok`: the runner stops and holds nothing.
-async fn session<T, R>(
+async fn session<R>(
     client: &mut LeaseServiceClient<Channel>,
-    desk: &Arc<Desk<T, R>>,
+    desk: &Arc<Desk<R>>,
     instance_id: &str,
     greeted: &mut bool,
 ) -> Result<(), Error>
 where
-    T: Tickets,
     R: Reports,
 {
     let (send, receive) = mpsc::channel(QUEUE);
@@ -119,9 +116,8 @@ where
     }
 }
 
-fn take<T, R>(desk: &Arc<Desk<T, R>>, answer: LeaseResponse)
+fn take<R>(desk: &Arc<Desk<R>>, answer: LeaseResponse)
 where
-    T: Tickets,
     R: Reports,
 {
     match answer.message {
@@ -132,9 +128,8 @@ where
     }
 }
 
-fn hello<T, R>(desk: &Desk<T, R>, instance_id: &str) -> lease_request::Message
+fn hello<R>(desk: &Desk<R>, instance_id: &str) -> lease_request::Message
 where
-    T: Tickets,
     R: Reports,
 {
     lease_request::Message::Hello(Hello {
@@ -144,9 +139,8 @@ where
     })
 }
 
-fn heartbeat<T, R>(desk: &Desk<T, R>) -> lease_request::Message
+fn heartbeat<R>(desk: &Desk<R>) -> lease_request::Message
 where
-    T: Tickets,
     R: Reports,
 {
     let standing = desk.care.standing().borrow().clone();

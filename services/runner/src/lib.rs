@@ -24,7 +24,6 @@ mod roster;
 mod rpc;
 mod shelf;
 mod state;
-mod ticket;
 mod turns;
 mod watch;
 
@@ -52,7 +51,6 @@ use crate::report::ToEngine;
 use crate::roster::Roster;
 use crate::rpc::Channel;
 use crate::state::{Probes, States};
-use crate::ticket::Broker;
 use crate::turns::Turns;
 
 /// Containers that are kept ready at most, for each job that may run.
@@ -87,7 +85,6 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
     let mesh = Mesh::join(&ctx).await.context("joining the mesh")?;
     let peers = Peers {
         engine: rpc::channel(mesh.channel(Service::Engine)),
-        broker: rpc::channel(mesh.channel(Service::Broker)),
         policy: rpc::channel(mesh.channel(Service::Policy)),
         audit: Arc::new(mesh.auditor()),
     };
@@ -100,8 +97,6 @@ pub async fn run(ctx: Context, args: Args) -> anyhow::Result<()> {
 struct Peers {
     /// Leases jobs.
     engine: Channel,
-    /// Makes tickets.
-    broker: Channel,
     /// Grants pools.
     policy: Channel,
     /// The audit log.
@@ -157,7 +152,6 @@ fn start(ctx: &Context, peers: Peers, args: Args) -> Arc<Stalls> {
         ctx: ctx.clone(),
         workshop: Workshop {
             pools: Arc::clone(&pools),
-            tickets: Broker::new(peers.broker),
             lock,
             policy: policy_key,
             room: Arc::new(Semaphore::new(CELLS_PER_SLOT * args.slots())),

@@ -209,6 +209,7 @@ impl Make {
                 grants.forget(&self.plugin);
                 return Err(Failure::Refused(reason.clone()));
             }
+            Some(Control::NotNow(why)) => return Err(Failure::Other(why.clone())),
             Some(Control::Launched(_) | Control::Returned(_)) | None => {
                 return Err(Failure::Other(
                     "socket-proxy did not answer the grant".into(),

@@ -1,27 +1,43 @@
 //! Whether an envelope may feed a cell, and with what.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use bailey_cell::launch::{Envelope, MAX_FINAL_BYTES};
+use bailey_cell::launch::Envelope;
 use bailey_cell::{Identity, Kind, Seat};
 use bailey_proto::trust::v1::Signed;
 use bailey_redact::Patterns;
 use bailey_trust::{
-    Decision, PoolGrant, SessionReader, SigningKeys, Ticket, UNTRUSTED, strict_json, verify,
+    Consumed, Decision, NotConsumed, PoolGrant, SessionReader, SigningKeys, Ticket, UNTRUSTED,
+    strict_json, verify,
 };
 use bailey_types::{AttemptNumber, DecisionId, JobId, SecretName, Sha256, TicketId, Timestamp};
 use serde::Deserialize;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
 
-use crate::registry::{ContainerId, Record};
+use crate::registry::Record;
 
 const SALT_BYTES: usize = 32;
+
+/// Tickets that are remembered at most. One life of the broker makes no more at once.
+const REDEEMED_LIMIT: usize = 100_000;
 
 /// Why a cell is not fed. Names what is wrong, never a value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Refusal(pub String);
+
+/// Why a cell does not get what its envelope holds.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unfed {
+    /// Something is wrong with it: final, and written down.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It comes too late, or this service was started since: another attempt has another ticket.
+    #[error("{0}")]
+    Late(String),
+}
 
 /// What a cell gets.
 pub struct Delivery {
@@ -51,34 +67,45 @@ pub struct Names {
 /// Who can open and check envelopes.
 pub struct Keys {
     /// Public keys of policy and broker.
-    pub signing: SigningKeys,
+    signing: SigningKeys,
     /// Opens what the broker sealed.
-    pub sealing: SessionReader,
+    sealing: SessionReader,
+    /// The decisions whose tickets were redeemed.
+    redeemed: Consumed,
+    /// Since when they are remembered.
+    began: Instant,
 }
 
 impl Keys {
-    /// Checks `envelope` for the container `id` and opens it.
+    /// With these public keys of policy and broker, and what opens the broker's sealed messages.
+    pub fn new(signing: SigningKeys, sealing: SessionReader) -> Self {
+        Self {
+            signing,
+            sealing,
+            redeemed: Consumed::new(REDEEMED_LIMIT),
+            began: Instant::now(),
+        }
+    }
+
+    /// Checks `envelope` for the container that `record` is of, opens it, and uses its ticket up.
     ///
-    /// A ticket names one container, and a container is attached to once (see [`crate::registry`]): so no ticket is ever used twice.
+    /// A ticket feeds one container, whichever the runner chose. Those that were redeemed are remembered for as long as they are valid; of those that
+    /// are older than this process nobody knows, so none of them is taken.
     pub fn open(
         &self,
-        id: &ContainerId,
         record: &Record,
         envelope: &Envelope,
         now: Timestamp,
-    ) -> Result<Delivery, Refusal> {
+    ) -> Result<Delivery, Unfed> {
         let decision = verify::<Decision>(&envelope.decision, &self.signing.policy);
         let decision = decision.map_err(|e| Refusal(e.to_string()))?.statement;
         let ticket = verify::<Ticket>(&envelope.ticket, &self.signing.broker);
         let ticket = ticket.map_err(|e| Refusal(e.to_string()))?.statement;
-        decision
-            .check_time(now)
-            .map_err(|e| Refusal(e.to_string()))?;
-        ticket.check_time(now).map_err(|e| Refusal(e.to_string()))?;
-        check_match(id, record, &decision, &ticket)?;
+        self.check_age(&decision, &ticket, now)?;
+        check_match(record, &decision, &ticket)?;
         let opened = self
             .sealing
-            .open(&envelope.sealed, MAX_FINAL_BYTES + SALT_BYTES);
+            .open(&envelope.sealed, Ticket::MAX_FINAL_BYTES + SALT_BYTES);
         let opened = opened.map_err(|e| Refusal(e.to_string()))?;
         let (salt, bytes) = opened
             .split_at_checked(SALT_BYTES)
@@ -88,11 +115,11 @@ impl Keys {
             .chain_update(bytes)
             .finalize();
         if Sha256(hash.into()) != ticket.final_sha256 {
-            return Err(Refusal(
-                "the sealed bytes are not those of the ticket".into(),
-            ));
+            let other = "the sealed bytes are not those of the ticket";
+            return Err(Refusal(other.into()).into());
         }
         let patterns = secrets(bytes)?;
+        self.redeem(&decision, &ticket, now)?;
         let bytes = Zeroizing::new(bytes.to_vec());
         Ok(Delivery {
             bytes,
@@ -104,6 +131,34 @@ impl Keys {
                 ticket: ticket.id,
             },
             signed_decision: envelope.decision.clone(),
+        })
+    }
+
+    fn check_age(&self, decision: &Decision, ticket: &Ticket, now: Timestamp) -> Result<(), Unfed> {
+        let late = |what: &str, until: Timestamp| {
+            Err(Unfed::Late(format!("the {what} was valid until {until}")))
+        };
+        // Whoever made the cell took long: that is no offence.
+        if now > decision.expires_at {
+            return late("decision", decision.expires_at);
+        }
+        if now > ticket.expires_at {
+            return late("ticket", ticket.expires_at);
+        }
+        let checked = decision.check_time(now).and(ticket.check_time(now));
+        checked.map_err(|e| Refusal(e.to_string()))?;
+        if is_older(ticket, now, self.began.elapsed()) {
+            let why = "the ticket was made before socket-proxy was started";
+            return Err(Unfed::Late(why.into()));
+        }
+        Ok(())
+    }
+
+    fn redeem(&self, decision: &Decision, ticket: &Ticket, now: Timestamp) -> Result<(), Unfed> {
+        let redeemed = self.redeemed.consume(decision.id, ticket.expires_at, now);
+        redeemed.map_err(|why| match why {
+            NotConsumed::Used => Refusal("the ticket was redeemed already".into()).into(),
+            NotConsumed::Forgotten | NotConsumed::Full => Unfed::Late(why.to_string()),
         })
     }
 
@@ -142,12 +197,13 @@ impl Keys {
     }
 }
 
-fn check_match(
-    id: &ContainerId,
-    record: &Record,
-    decision: &Decision,
-    ticket: &Ticket,
-) -> Result<(), Refusal> {
+/// Whether a ticket was made before a process that has run for so long by `now`. That is reckoned back from the present clock, so that setting it
+/// makes no ticket of this life an older one.
+fn is_older(ticket: &Ticket, now: Timestamp, uptime: Duration) -> bool {
+    ticket.issued_at < now.minus(uptime)
+}
+
+fn check_match(record: &Record, decision: &Decision, ticket: &Ticket) -> Result<(), Refusal> {
     let Identity::Cell {
         plugin,
         seat,
@@ -167,10 +223,6 @@ fn check_match(
         (
             "the ticket is for another decision",
             ticket.decision == decision.id,
-        ),
-        (
-            "the ticket is for another container",
-            ticket.container == id.as_str(),
         ),
         (
             "the ticket is for another kind of container",
@@ -231,4 +283,41 @@ fn secrets(request: &[u8]) -> Result<Patterns, Refusal> {
         .iter()
         .map(|(name, value)| (name, value.as_str()));
     Ok(Patterns::new(pairs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_at(at: Timestamp) -> Ticket {
+        Ticket {
+            id: TicketId::new(),
+            decision: DecisionId::new(),
+            final_sha256: Sha256([1; 32]),
+            plugin: "subject".parse().unwrap(),
+            image: bailey_types::ImageId(Sha256([2; 32])),
+            container_kind: "cell".into(),
+            issued_at: at,
+            expires_at: at.plus(Decision::MAX_VALIDITY),
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_of_this_life_whatever_becomes_of_the_clock_before_it_is_made() {
+        let second = Duration::from_secs(1);
+        let start = Timestamp(1_800_000_000_000);
+        let now = start.plus(10 * second);
+        let is_older = |made: Timestamp, now: Timestamp| is_older(&made_at(made), now, 10 * second);
+        // In the millisecond of the start is early enough.
+        assert!(!is_older(start, now) && !is_older(now, now));
+        assert!(is_older(start.minus(Duration::from_millis(1)), now));
+        // Set back or on by an hour: what is made then is of this life.
+        let hour = Duration::from_hours(1);
+        for set in [now.minus(hour), now.plus(hour)] {
+            assert!(!is_older(set, set));
+            assert!(is_older(set.minus(11 * second), set));
+        }
+        // Set on: what was made before cannot be told from an earlier life's.
+        assert!(is_older(now, now.plus(hour)));
+    }
 }

@@ -100,6 +100,7 @@ pub async fn serve(ctx: Context, args: Args, audit: Arc<dyn Record>) -> anyhow::
         patience: Patience {
             idle: Duration::from_secs(args.idle_seconds),
             envelope: Duration::from_secs(args.envelope_seconds),
+            room: Patience::ROOM,
         },
     }));
     let docker = settings.run_dir.join("docker/docker.sock");

@@ -78,10 +78,8 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that has not asked the engine anything yet.
     pub fn new(parts: Parts) -> Self {
-        let keys = Keys {
-            signing: parts.trust.signing.clone(),
-            sealing: SessionReader::new(parts.sealing.clone()),
-        };
+        let sealing = SessionReader::new(parts.sealing.clone());
+        let keys = Keys::new(parts.trust.signing.clone(), sealing);
         Self {
             stack: parts.trust.stack.clone(),
             probe_image: OnceCell::new_with(parts.probe_image),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bailey_cell::launch::{MAX_ENVELOPE_BYTES, MAX_FINAL_BYTES};
+use bailey_cell::launch::MAX_ENVELOPE_BYTES;
+use bailey_trust::Ticket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Attached cells at a time; each has its buffers.
@@ -16,7 +17,7 @@ const MAX_CHANGES: usize = 64;
 /// Envelopes up to this size wait for nobody: all sessions together cannot fill the memory with them.
 const SMALL_BYTES: usize = 16 << 10;
 /// Requests that plugins have not read yet, bytes. A plugin may leave its own unread as long as it runs.
-const UNREAD_BYTES: usize = 2 * MAX_FINAL_BYTES;
+const UNREAD_BYTES: usize = 2 * Ticket::MAX_FINAL_BYTES;
 const KIB: usize = 1 << 10;
 
 /// The room there is.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::frames::{self, Stream};
-use crate::launch::{Delivery, Refusal};
+use crate::launch::{Delivery, Refusal, Unfed};
 use crate::output::{control, pump, write};
 use crate::proxy::Proxy;
 use crate::registry::{ContainerId, Record};
@@ -27,6 +27,8 @@ pub struct Patience {
     pub idle: Duration,
     /// From its first byte to its last.
     pub envelope: Duration,
+    /// Until there is room for it. The runner waits for 15 s to hear of its launch.
+    pub room: Duration,
 }
 
 impl Default for Patience {
@@ -34,8 +36,14 @@ impl Default for Patience {
         Self {
             idle: Duration::from_hours(1),
             envelope: Duration::from_secs(30),
+            room: Self::ROOM,
         }
     }
+}
+
+impl Patience {
+    /// How long an envelope waits for room.
+    pub const ROOM: Duration = Duration::from_secs(10);
 }
 
 /// What is made room for before it comes.
@@ -104,24 +112,27 @@ impl Session {
                 return refuse(proxy, id, again, to_runner).await;
             }
             Waited::Refused(refusal) => return refuse(proxy, id, refusal, to_runner).await,
+            // Another attempt may find room.
+            Waited::NoRoom(why) => return not_now(proxy, id, why, to_runner).await,
             Waited::Ended => return Ok(()),
         };
         if let Err(why) = proxy.same_lock(&self.record) {
-            // No refusal, which would be final: another attempt is decided under the new lock.
-            tracing::warn!(container.id = %id, "a cell is not fed: {why}");
-            return Ok(());
+            // Another attempt is decided under the new lock.
+            return not_now(proxy, id, why, to_runner).await;
         }
         let begun = Instant::now();
-        let opened = proxy.open(id, &self.record, envelope).await;
+        let opened = proxy.open(&self.record, envelope).await;
         place.opened();
         let delivery = match opened {
             Ok(delivery) => delivery,
-            Err(refusal) => return refuse(proxy, id, refusal, to_runner).await,
+            Err(Unfed::Refused(refusal)) => return refuse(proxy, id, refusal, to_runner).await,
+            // Another attempt has another ticket.
+            Err(Unfed::Late(why)) => return not_now(proxy, id, why, to_runner).await,
         };
         if let Err(error) = proxy.lease(&self.record, &delivery.signed_decision).await {
-            // No refusal, which would be final: another attempt has another holder.
-            tracing::warn!(error = %Chain(&error), container.id = %id, "a holder got no lease, so its cell is not fed");
-            return Ok(());
+            // Another attempt has another holder.
+            let why = format!("its holder got no lease: {}", Chain(&error));
+            return not_now(proxy, id, why, to_runner).await;
         }
         if let Err(refusal) = proxy.launched(id, &self.record, &delivery) {
             return refuse(proxy, id, refusal, to_runner).await;
@@ -148,7 +159,9 @@ type FromEngine = frames::Reader<ReadHalf<TokioIo<Upgraded>>>;
 enum Waited {
     Message(Message, Place),
     Refused(Refusal),
-    /// Runner or cell left, or there was no room in time.
+    /// There was no room in time.
+    NoRoom(String),
+    /// Runner or cell left.
     Ended,
 }
 
@@ -165,8 +178,7 @@ async fn wait(
         tokio::select! {
             biased;
             received = &mut receiving => return Ok(match received {
-                Ok(Some((message, place))) => Waited::Message(message, place),
-                Ok(None) => Waited::Ended,
+                Ok(waited) => waited,
                 Err(refusal) => Waited::Refused(refusal),
             }),
             piece = from_engine.next() => match piece? {
@@ -195,16 +207,29 @@ async fn refuse(
     control(to_runner, &Control::Refused(reason)).await
 }
 
-/// Reads a message, once there is room for it; `None` where the runner left without one, or there was no room in time.
+/// Says what passes, where a refusal would be final.
+async fn not_now(
+    proxy: &Proxy,
+    id: &ContainerId,
+    why: String,
+    to_runner: &mut ToRunner,
+) -> Result<(), frames::Error> {
+    let fields = json!({ "container": id.as_str(), "reason": why });
+    proxy.audit().record("launch.put_off", fields, true);
+    tracing::warn!(container.id = %id, "a cell is not fed: {why}");
+    control(to_runner, &Control::NotNow(why)).await
+}
+
+/// Reads a message, once there is room for it.
 async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     room: &Room,
     patience: Patience,
-) -> Result<Option<(Message, Place)>, Refusal> {
+) -> Result<Waited, Refusal> {
     let (mut first, mut rest) = ([0; 1], [0; 3]);
     match timeout(patience.idle, from.read(&mut first)).await {
         Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) => return Ok(None),
+        Ok(Ok(0) | Err(_)) => return Ok(Waited::Ended),
         Err(_) => {
             return Err(Refusal(format!(
                 "no envelope came within {:?}",
@@ -227,12 +252,10 @@ async fn receive(
     if size > MAX_ENVELOPE_BYTES {
         return Err(Refusal(format!("an envelope of {size} bytes is too large")));
     }
-    let Ok(place) = timeout(patience.envelope, room.place(size)).await else {
-        // No refusal, which would be final: another attempt may find room.
-        tracing::warn!(
-            "no room for an envelope of {size} bytes: plugins do not read what they got"
-        );
-        return Ok(None);
+    let Ok(place) = timeout(patience.room, room.place(size)).await else {
+        return Ok(Waited::NoRoom(format!(
+            "there is no room for an envelope of {size} bytes: plugins do not read what they got"
+        )));
     };
     let envelope = async {
         // Beyond a little it grows with what comes, not with what is announced.
@@ -247,7 +270,7 @@ async fn receive(
         Ok::<_, std::io::Error>(Message::from_json(&json).map_err(|e| Refusal(e.to_string())))
     };
     match timeout(patience.envelope, envelope).await {
-        Ok(Ok(envelope)) => envelope.map(|envelope| Some((envelope, place))),
+        Ok(Ok(envelope)) => envelope.map(|envelope| Waited::Message(envelope, place)),
         Ok(Err(_)) => Err(Refusal("the envelope ends early".into())),
         Err(elapsed) => Err(late(elapsed)),
     }
@@ -295,6 +318,7 @@ mod tests {
         let patience = Patience {
             idle: Duration::from_secs(30),
             envelope: Duration::from_secs(30),
+            room: Duration::from_secs(30),
         };
         let room = Arc::new(Room::default());
         let begin = |announced: usize| {

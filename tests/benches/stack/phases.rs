@@ -10,7 +10,7 @@ use serde_json::Value;
 const NAMES: [&str; 6] = [
     "in: gateway, the token at the broker, until the engine has the job on disk",
     "decision: request, policy, audit, until the lease is on disk",
-    "the broker's ticket",
+    "the broker's ticket, after the lease is on disk",
     "until socket-proxy has taken the request, and the start of what did not run",
     "the plugin, from its request to its answer, through socket-proxy and the engine",
     "out: the assignment's and the report's ways, the commit, the answer's way",

@@ -339,6 +339,7 @@ fn every_route_wants_a_token(stack: &Stack) -> anyhow::Result<()> {
             let path = path
                 .replace("{plugin}", "echo")
                 .replace("{command}", "poll")
+                .replace("{name}", "model")
                 .replace("{id}", "0");
             let body = if path == "/events" {
                 r#"{"type":"a.b"}"#

@@ -28,6 +28,10 @@ pub const TESTS: &[(&str, Test)] = &[
         a_vault_that_somebody_else_put_in_place_is_refused,
     ),
     (
+        "an_earlier_vault_that_is_put_back_is_refused",
+        an_earlier_vault_that_is_put_back_is_refused,
+    ),
+    (
         "a_lost_vault_comes_back_from_an_export_with_a_paper_key",
         a_lost_vault_comes_back_from_an_export_with_a_paper_key,
     ),
@@ -173,14 +177,36 @@ fn another_age_key_and_another_admin_token(stack: &Stack) -> anyhow::Result<()> 
     })
 }
 
-fn a_vault_that_somebody_else_put_in_place_is_refused(stack: &Stack) -> anyhow::Result<()> {
-    // Given somebody who can write the volume and knows the public key, but has no other,
-    let broker = stack.service("broker")?;
-    stack.docker(&["stop", &broker])?;
+/// The vault's file on its volume.
+fn vault_file(stack: &Stack) -> anyhow::Result<PathBuf> {
     let volume = format!("{}_broker-data", stack.project());
     let root = stack.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
-    let vault = PathBuf::from(root.trim()).join("vault.age");
+    Ok(PathBuf::from(root.trim()).join("vault.age"))
+}
+
+/// Waits until the broker, with `other` in the place of its vault, says `words` of it. After that it has its own again.
+fn is_sealed_with_vault(stack: &Stack, other: &[u8], words: &str) -> anyhow::Result<()> {
+    let (broker, vault) = (stack.service("broker")?, vault_file(stack)?);
+    stack.docker(&["stop", &broker])?;
     let (good, owner) = (fs::read(&vault)?, vault.metadata()?);
+    fs::write(&vault, other)?;
+    stack.docker(&["start", &broker])?;
+    let what = format!("the broker to say {words:?}");
+    let said = stack.until(Duration::from_secs(30), &what, || {
+        let output = stack.bailey(&["vault", "status"])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((said.contains("sealed") && said.contains(words)).then_some(()))
+    });
+    stack.docker(&["stop", &broker])?;
+    fs::write(&vault, good)?;
+    std::os::unix::fs::chown(&vault, Some(owner.uid()), Some(owner.gid()))?;
+    stack.docker(&["start", &broker])?;
+    stack.wait_ready()?;
+    said
+}
+
+fn a_vault_that_somebody_else_put_in_place_is_refused(stack: &Stack) -> anyhow::Result<()> {
+    // Given somebody who can write the volume and knows the public key, but has no other,
     let trust = bailey_trust::TrustFile::read(&stack.home.join("config/trust.json"))?;
     let zeros = "00".repeat(32);
     let forged = json!({
@@ -190,23 +216,23 @@ fn a_vault_that_somebody_else_put_in_place_is_refused(stack: &Stack) -> anyhow::
     let forged = forged.to_string();
     let rest = forged.strip_prefix('{').context("no object")?;
     let forged = format!("{{\"author\":[\"{zeros}\"],{rest}");
-    fs::write(&vault, trust.vault.seal(forged.as_bytes())?)?;
-    // when the broker finds his vault
-    stack.docker(&["start", &broker])?;
-    // then it is sealed and says so,
-    let said = stack.until(Duration::from_secs(30), "the broker's word", || {
-        let output = stack.bailey(&["vault", "status"])?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(said.contains("sealed").then_some(said))
-    });
-    stack.docker(&["stop", &broker])?;
-    fs::write(&vault, good)?;
-    std::os::unix::fs::chown(&vault, Some(owner.uid()), Some(owner.gid()))?;
-    stack.docker(&["start", &broker])?;
-    let said = said?;
-    ensure!(said.contains("it is foreign"), "{said}");
+    // when the broker finds his vault, then it is sealed and says so,
+    let forged = trust.vault.seal(forged.as_bytes())?;
+    is_sealed_with_vault(stack, &forged, "it is foreign")?;
     // and with the right one all is as before.
-    stack.wait_ready()?;
+    stack.make("demo").map(drop)
+}
+
+fn an_earlier_vault_that_is_put_back_is_refused(stack: &Stack) -> anyhow::Result<()> {
+    // Given a copy of the vault from before something was revoked,
+    stack.bailey_ok_with(&["vault", "set", "put_back"], "worth-a-copy")?;
+    let earlier = fs::read(vault_file(stack)?)?;
+    stack.bailey_ok(&["vault", "revoke", "put_back"])?;
+    // when somebody puts that back, then the broker is sealed and says why,
+    is_sealed_with_vault(stack, &earlier, "it is earlier than the audit log")?;
+    let log = stack.audited()?;
+    ensure!(log.contains("vault.earlier_refused"), "{log}");
+    // and with the newest one all is as before.
     stack.make("demo").map(drop)
 }
 
@@ -225,16 +251,14 @@ fn a_lost_vault_comes_back_from_an_export_with_a_paper_key(stack: &Stack) -> any
     // when the vault is lost,
     let broker = stack.service("broker")?;
     stack.docker(&["stop", &broker])?;
-    let volume = format!("{}_broker-data", stack.project());
-    let root = stack.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
-    fs::remove_file(PathBuf::from(root.trim()).join("vault.age"))?;
+    let vault = vault_file(stack)?;
+    fs::remove_file(&vault)?;
     // then it is said what the export brings back, and nothing is done before somebody agrees;
     let restore = ["vault", "restore", &copy, "--identity", &paper];
     let asked = stack.bailey(&restore)?;
     let said = String::from_utf8_lossy(&asked.stdout).into_owned();
     ensure!(asked.status.code() == Some(78), "{asked:?}");
     ensure!(said.contains("good: the secret demo_key"), "{said}");
-    let vault = PathBuf::from(root.trim()).join("vault.age");
     ensure!(!vault.exists(), "it was restored unasked");
     // and it brings it back, once and not by accident twice.
     let restore = [&restore[..], &["--yes"]].concat();

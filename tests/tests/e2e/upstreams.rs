@@ -243,6 +243,16 @@ fn an_upstream_gets_its_key_once_it_is_granted(stack: &Stack) -> anyhow::Result<
     is_recorded(stack, "upstream.key_released", |fields| {
         fields["upstream"] == "e2e_granted" && fields["client"] == "engine"
     })?;
+    // Who had it asked is on record too, as the broker signed it.
+    let named = r#""principal":"token:operator","#;
+    let closed = |line: &str| {
+        ["upstream.closed", "e2e_granted", named]
+            .iter()
+            .all(|part| line.contains(part))
+    };
+    stack.until(LIMIT, "the record of the check", || {
+        Ok(stack.audited()?.lines().any(closed).then_some(()))
+    })?;
     let status = stack.bailey_ok(&["status"])?;
     ensure!(!status.contains(lacks), "{status}");
     let listed = stack.bailey_ok(&["upstream", "list"])?;

@@ -11,6 +11,8 @@ use stack_tests::suite::Test;
 use crate::MODEL_KEY;
 use crate::captor::CONTROL;
 
+const DECIDE: &str = "/bailey.policy.v1.DecisionService/Decide";
+const TICKET: &str = "/bailey.broker.v1.TicketService/MakeTicket";
 const SIGN: &str = "/bailey.broker.v1.OperationService/SignHmac";
 const VERIFY: &str = "/bailey.broker.v1.OperationService/VerifyHmac";
 const RELEASE: &str = "/bailey.broker.v1.UpstreamKeyService/ReleaseKey";
@@ -112,7 +114,8 @@ fn gateway(stack: &Stack) -> anyhow::Result<()> {
 fn engine(stack: &Stack) -> anyhow::Result<()> {
     let answers = has_its_methods_only(stack, Service::Engine)?;
     let forged = &answers["forged"];
-    ensure!(*forged == json!({"decision": "origin_invalid"}), "{forged}");
+    let expected = json!({"decision": "origin_invalid", "ticket": "bad_decision"});
+    ensure!(*forged == expected, "{forged}");
     // It uses upstreams, and never has a key.
     are_refused(&answers, &[SIGN, VERIFY, RELEASE])
 }
@@ -122,9 +125,9 @@ fn policy(stack: &Stack) -> anyhow::Result<()> {
 }
 
 fn runner(stack: &Stack) -> anyhow::Result<()> {
-    let forged = &has_its_methods_only(stack, Service::Runner)?["forged"];
-    ensure!(*forged == json!({"ticket": "PermissionDenied"}), "{forged}");
-    Ok(())
+    let answers = has_its_methods_only(stack, Service::Runner)?;
+    // It cannot even ask for what it is to launch.
+    are_refused(&answers, &[DECIDE, TICKET])
 }
 
 fn a_captor_of_the_runner_has_pools_that_are_locked_only(stack: &Stack) -> anyhow::Result<()> {

@@ -205,3 +205,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_newest_entry_of_somebody_is_found_from_the_end() {
+    let (dir, key) = (tempfile::tempdir().unwrap(), SigningKey::generate());
+    let (mut log, _) = open(dir.path(), &key);
+    let marked = |actor: &str, kind: &str| NewEntry {
+        actor: actor.into(),
+        kind: kind.into(),
+        ..entries(1).remove(0)
+    };
+    let wanted = ["vault.kept".to_owned(), "vault.restored".to_owned()];
+    let latest = |log: &Log, before: u64, most: u64| {
+        let found = log.latest("broker", &wanted, before, most).unwrap();
+        (found.entry.is_some(), found.looked_from)
+    };
+    assert_eq!(latest(&log, u64::MAX, 100), (false, 0));
+    log.append(&entries(10)).unwrap();
+    log.append(&[marked("broker", "vault.kept")]).unwrap();
+    // Of another kind, and of somebody else.
+    log.append(&[
+        marked("broker", "secret.set"),
+        marked("engine", "vault.kept"),
+    ])
+    .unwrap();
+    assert_eq!(latest(&log, u64::MAX, 1000), (true, 10));
+    log.append(&entries(700)).unwrap();
+    log.publish().unwrap();
+    log.append(&[marked("broker", "vault.restored")]).unwrap();
+    log.append(&entries(3)).unwrap();
+    assert_eq!(latest(&log, u64::MAX, 1000), (true, 713));
+    // What is asked for next is what is before, part by part.
+    assert_eq!(latest(&log, 713, 100), (false, 512));
+    assert_eq!(latest(&log, 512, 300), (true, 10));
+    assert_eq!(latest(&log, 10, 300), (false, 0));
+    let found = log.latest("broker", &wanted, u64::MAX, 1000).unwrap();
+    assert_eq!(found.entry, log.entries(713, 1).unwrap().pop());
+}

@@ -47,6 +47,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(plain.reach, Reach::PublicName);
     assert_eq!(plain.clients, Client::ALL.into());
     assert_eq!((plain.timeout.as_secs(), plain.max_concurrent), (120, 8));
+    assert_eq!(plain.rate.to_string(), "60/min");
     assert_eq!((plain.check.as_str(), plain.headers.len()), ("", 0));
 
     let keyed = one("url: https://api.example.com/v1/\nsecret_ref: api-key").unwrap();
@@ -65,7 +66,7 @@ fn defaults_are_those_of_the_reference() {
 fn every_key_counts() {
     let ca = authority().pem().trim().replace('\n', "\n  ");
     let all = one(&format!(
-        "url: https://nas.example.com:8443/api\nsecret_ref: k\nvault_principal: shop\nheader: X-Api-Key\nheaders: {{anthropic-version: \"2023-06-01\"}}\naddress: 192.168.1.20\nca: |\n  {ca}\nclients: [worker]\ntimeout: 10m\nmax_concurrent: 64\ncheck: /models?limit=1"
+        "url: https://nas.example.com:8443/api\nsecret_ref: k\nvault_principal: shop\nheader: X-Api-Key\nheaders: {{anthropic-version: \"2023-06-01\"}}\naddress: 192.168.1.20\nca: |\n  {ca}\nclients: [worker]\ntimeout: 10m\nmax_concurrent: 64\nrate: 10000/h\ncheck: /models?limit=1"
     ))
     .unwrap();
     let key = all.key.clone().unwrap();
@@ -85,6 +86,7 @@ fn every_key_counts() {
     let shown = serde_json::to_value(&all).unwrap();
     assert_eq!(shown["url"], "https://nas.example.com:8443/api");
     assert_eq!(shown["ca"], "1 certificate");
+    assert_eq!(shown["rate"], "10000/h");
     assert_eq!(shown["headers"]["anthropic-version"], "2023-06-01");
     let scheme = |text: &str| one(text).unwrap().key.unwrap().scheme;
     let url = "url: https://a.example.com\nsecret_ref: k";
@@ -255,6 +257,9 @@ fn what_is_out_of_range_is_said_at_its_place() {
         ("timeout: 500ms", "5:14", "it must be 1s to 10m"),
         ("max_concurrent: 65", "5:21", "it must be 1 to 64"),
         ("max_concurrent: 0", "5:21", "it must be 1 to 64"),
+        ("rate: 10001/h", "5:11", "it must be 1 to 10000"),
+        ("rate: 0/min", "5:11", "like 60/min"),
+        ("rate: 60", "5:11", "like 60/min"),
         ("clients: []", "5:14", "nobody could call it"),
         ("clients: [engine, engine]", "5:23", "twice"),
         ("clients: [gateway]", "5:15", "gateway"),

@@ -7,7 +7,7 @@ use bailey_mesh::Caller;
 use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
 use bailey_proto::audit::v1::{
     AppendRequest, AppendResponse, CheckpointRequest, CheckpointResponse, CosignRequest,
-    CosignResponse, EntriesRequest, EntriesResponse, Entry,
+    CosignResponse, EntriesRequest, EntriesResponse, Entry, LatestRequest, LatestResponse,
 };
 use bailey_proto::broker::v1::EpochRequest;
 use bailey_proto::broker::v1::epoch_service_client::EpochServiceClient;
@@ -55,6 +55,10 @@ impl AuditService for Recorder {
         &self,
         _: Request<EntriesRequest>,
     ) -> Result<Response<EntriesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn latest(&self, _: Request<LatestRequest>) -> Result<Response<LatestResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }
@@ -199,4 +203,54 @@ async fn a_refused_call_is_audited_by_the_one_who_was_called() {
         fields,
         json!({"caller": "worker", "method": "/bailey.broker.v1.EpochService/Epoch"})
     );
+}
+
+/// As SIGTERM does it: a task that ends its work takes a way over the mesh before it appends what it did.
+async fn stopped_while_a_task_appends(stack: &TestStack) {
+    let ctx = stack.context(Service::Policy);
+    let auditor = stack.join(&ctx).auditor();
+    let shutdown = ctx.shutdown.clone();
+    ctx.spawn("last work", async move {
+        shutdown.cancelled().await;
+        // It fails where audit is away, and takes its time in either case.
+        let _ = auditor.append_now("lock.signed", &json!({})).await;
+        for n in 0..3 {
+            auditor.append("job.ended", &json!({"n": n}));
+        }
+        auditor.append("ticket.made", &json!({}));
+        Ok(())
+    });
+    ctx.shutdown.cancel();
+    ctx.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_tasks_append_while_the_service_stops_arrives() {
+    let stack = TestStack::new();
+    let (_served, mut entries) = recording(&stack);
+    stopped_while_a_task_appends(&stack).await;
+    let mut kinds = Vec::new();
+    while let Ok((_, entry)) = entries.try_recv() {
+        kinds.push(entry.kind);
+    }
+    let expected = [
+        "lock.signed",
+        "job.ended",
+        "job.ended",
+        "job.ended",
+        "ticket.made",
+    ];
+    assert_eq!(kinds, expected);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_audit_that_is_away_or_says_nothing() {
+    // Nobody listens there; and then somebody does who never answers.
+    let stack = TestStack::new();
+    stopped_while_a_task_appends(&stack).await;
+    let listener = bailey_mesh::bind(stack.address(Service::Audit)).unwrap();
+    let started = std::time::Instant::now();
+    stopped_while_a_task_appends(&stack).await;
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+    drop(listener);
 }

@@ -8,6 +8,7 @@
 
 mod audit;
 mod authority;
+mod bounds;
 mod handshake;
 mod join;
 mod support;

@@ -68,6 +68,24 @@ pub struct EntriesResponse {
     #[prost(uint64, tag = "2")]
     pub size: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LatestRequest {
+    /// 1 to 8.
+    #[prost(string, repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only entries before this index are looked at; 0: all.
+    #[prost(uint64, tag = "2")]
+    pub before: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LatestResponse {
+    /// The exact leaf bytes (JSON) of the entry; empty: there is none among those that were looked at.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub entry: ::prost::bytes::Bytes,
+    /// The first index that was looked at. Not 0 and no entry: ask again for what is before.
+    #[prost(uint64, tag = "2")]
+    pub looked_from: u64,
+}
 /// Generated client implementations.
 pub mod audit_service_client {
     #![allow(
@@ -243,6 +261,28 @@ pub mod audit_service_client {
                 .insert(GrpcMethod::new("bailey.audit.v1.AuditService", "Entries"));
             self.inner.unary(req, path, codec).await
         }
+        /// The newest of the caller's own entries of some kinds. Looks at a part of a long log only, and says how far it came.
+        pub async fn latest(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LatestRequest>,
+        ) -> std::result::Result<tonic::Response<super::LatestResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.audit.v1.AuditService/Latest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bailey.audit.v1.AuditService", "Latest"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -281,6 +321,11 @@ pub mod audit_service_server {
             &self,
             request: tonic::Request<super::EntriesRequest>,
         ) -> std::result::Result<tonic::Response<super::EntriesResponse>, tonic::Status>;
+        /// The newest of the caller's own entries of some kinds. Looks at a part of a long log only, and says how far it came.
+        async fn latest(
+            &self,
+            request: tonic::Request<super::LatestRequest>,
+        ) -> std::result::Result<tonic::Response<super::LatestResponse>, tonic::Status>;
     }
     /// The tamper-evident log (C2SP tlog-tiles). The actor of an entry is the subject of the caller's certificate, never a field.
     #[derive(Debug)]
@@ -524,6 +569,51 @@ pub mod audit_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EntriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.audit.v1.AuditService/Latest" => {
+                    #[allow(non_camel_case_types)]
+                    struct LatestSvc<T: AuditService>(pub Arc<T>);
+                    impl<
+                        T: AuditService,
+                    > tonic::server::UnaryService<super::LatestRequest>
+                    for LatestSvc<T> {
+                        type Response = super::LatestResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LatestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuditService>::latest(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LatestSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -91,7 +91,7 @@ pub struct VerifyTokenRequest {
     /// At least one of these scopes is needed; empty: any valid token will do.
     #[prost(string, repeated, tag = "2")]
     pub any_of_scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "verify_token_request::Asked", tags = "3, 4, 5")]
+    #[prost(oneof = "verify_token_request::Asked", tags = "3, 4, 5, 6")]
     pub asked: ::core::option::Option<verify_token_request::Asked>,
 }
 /// Nested message and enum types in `VerifyTokenRequest`.
@@ -105,6 +105,8 @@ pub mod verify_token_request {
         Call(super::CallAsked),
         #[prost(message, tag = "5")]
         Event(super::EventAsked),
+        #[prost(message, tag = "6")]
+        Check(super::CheckAsked),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -127,6 +129,12 @@ pub struct EventAsked {
     pub event_type: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub payload_sha256: ::prost::bytes::Bytes,
+}
+/// A check of this upstream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckAsked {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyTokenResponse {
@@ -203,9 +211,6 @@ pub struct MakeTicketRequest {
     /// The exact request bytes that the decision hashed. At most 10 MiB.
     #[prost(bytes = "bytes", tag = "2")]
     pub request: ::prost::bytes::Bytes,
-    /// Full id (64 hexadecimal digits) of the container that waits for them.
-    #[prost(string, tag = "3")]
-    pub container_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeTicketResponse {
@@ -2237,8 +2242,8 @@ pub mod ticket_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Consumes a decision and answers the launch ticket for it. A second use of a decision, one of an older epoch, for other bytes,
-        /// another image or an older lock is PERMISSION_DENIED, and audited.
+        /// Consumes a decision and answers the launch ticket for it. A second use of a decision, one for other bytes or another image, is
+        /// PERMISSION_DENIED; an outdated one (its time is over, an older epoch, an older lock) FAILED_PRECONDITION. Both are audited.
         pub async fn make_ticket(
             &mut self,
             request: impl tonic::IntoRequest<super::MakeTicketRequest>,
@@ -2278,8 +2283,8 @@ pub mod ticket_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TicketServiceServer.
     #[async_trait]
     pub trait TicketService: std::marker::Send + std::marker::Sync + 'static {
-        /// Consumes a decision and answers the launch ticket for it. A second use of a decision, one of an older epoch, for other bytes,
-        /// another image or an older lock is PERMISSION_DENIED, and audited.
+        /// Consumes a decision and answers the launch ticket for it. A second use of a decision, one for other bytes or another image, is
+        /// PERMISSION_DENIED; an outdated one (its time is over, an older epoch, an older lock) FAILED_PRECONDITION. Both are audited.
         async fn make_ticket(
             &self,
             request: tonic::Request<super::MakeTicketRequest>,

@@ -38,6 +38,11 @@ pub struct RequestHead {
     /// INVALID_ARGUMENT. Unset: the body is sent in chunks, if there is one, which is waited for. 0: there is none, and none is read.
     #[prost(uint64, optional, tag = "5")]
     pub body_bytes: ::core::option::Option<u64>,
+    /// Who asked for it, where it is a check: a bailey_trust::Origin for a check of this upstream, signed by the broker. Its principal is recorded.
+    /// It is good once, for a minute, and for what a check is: the engine's GET of the upstream's `check`, without headers. Anything else is
+    /// PERMISSION_DENIED. Unset: the caller itself asks.
+    #[prost(message, optional, tag = "6")]
+    pub origin: ::core::option::Option<super::super::trust::v1::Signed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExchangeResponse {
@@ -164,7 +169,8 @@ pub mod upstream_service_client {
         /// INVALID_ARGUMENT: the request breaks a rule of its messages. NOT_FOUND: no such upstream is locked. PERMISSION_DENIED: the caller is not
         /// among its clients. FAILED_PRECONDITION: nothing can be sent as it is locked (no usable lock, a private address without `address`, the
         /// broker does not release the key, the response is encoded or larger than allowed, the upstream's certificate is not accepted).
-        /// RESOURCE_EXHAUSTED: as many exchanges as allowed are open. DEADLINE_EXCEEDED: the upstream's `timeout` is over. UNAVAILABLE: the name has
+        /// RESOURCE_EXHAUSTED: as many exchanges as allowed are open, or have begun by its `rate`; then `retry-after` in the metadata says for how many
+        /// seconds. DEADLINE_EXCEEDED: the upstream's `timeout` is over. UNAVAILABLE: the name has
         /// no address, the upstream cannot be connected to or broke off, the broker is away, or a new lock ended the exchange. Each message is a
         /// sentence for the operator. A status after the first response message means that what came before it is not whole.
         pub async fn exchange(
@@ -218,7 +224,8 @@ pub mod upstream_service_server {
         /// INVALID_ARGUMENT: the request breaks a rule of its messages. NOT_FOUND: no such upstream is locked. PERMISSION_DENIED: the caller is not
         /// among its clients. FAILED_PRECONDITION: nothing can be sent as it is locked (no usable lock, a private address without `address`, the
         /// broker does not release the key, the response is encoded or larger than allowed, the upstream's certificate is not accepted).
-        /// RESOURCE_EXHAUSTED: as many exchanges as allowed are open. DEADLINE_EXCEEDED: the upstream's `timeout` is over. UNAVAILABLE: the name has
+        /// RESOURCE_EXHAUSTED: as many exchanges as allowed are open, or have begun by its `rate`; then `retry-after` in the metadata says for how many
+        /// seconds. DEADLINE_EXCEEDED: the upstream's `timeout` is over. UNAVAILABLE: the name has
         /// no address, the upstream cannot be connected to or broke off, the broker is away, or a new lock ended the exchange. Each message is a
         /// sentence for the operator. A status after the first response message means that what came before it is not whole.
         async fn exchange(

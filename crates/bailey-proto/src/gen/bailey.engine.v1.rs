@@ -417,15 +417,21 @@ pub struct Assignment {
     pub command: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "5")]
     pub decision: ::core::option::Option<super::super::trust::v1::Signed>,
-    /// Exact request bytes.
-    #[prost(bytes = "bytes", tag = "6")]
-    pub request: ::prost::bytes::Bytes,
     /// Time the plugin may take, from when it has its request; 0 where it lasts.
     #[prost(int64, tag = "7")]
     pub timeout_ms: i64,
     /// It is a service: it runs until it ends by itself or is cancelled, says what it has to say line by line, and takes no slot.
     #[prost(bool, tag = "8")]
     pub lasts: bool,
+    /// The broker's launch ticket for the decision.
+    #[prost(message, optional, tag = "9")]
+    pub ticket: ::core::option::Option<super::super::trust::v1::Signed>,
+    /// Request and secrets, sealed to socket-proxy: as in MakeTicketResponse.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub sealed: ::prost::bytes::Bytes,
+    /// What the assignment waited for its ticket alone, microseconds: the runner reports it with the times of the other phases.
+    #[prost(int64, tag = "11")]
+    pub ticket_us: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {
@@ -637,12 +643,18 @@ pub struct Upstream {
     /// Whether its certificate is checked against a CA of the configuration's own.
     #[prost(bool, tag = "11")]
     pub own_ca: bool,
+    /// Exchanges that each client may begin: "60/min".
+    #[prost(string, tag = "12")]
+    pub rate: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckUpstreamRequest {
     /// Name of the upstream.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Who asks: a bailey_trust::Origin for this check, signed by the broker. The engine only carries it: egress-proxy verifies and records it.
+    #[prost(message, optional, tag = "2")]
+    pub origin: ::core::option::Option<super::super::trust::v1::Signed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckUpstreamResponse {
@@ -3493,6 +3505,7 @@ pub mod upstream_service_client {
         }
         /// Sends a GET to the upstream's `check` through egress-proxy, as the engine would use it, and waits at most 30 s. A status of the upstream,
         /// whatever it is, is an answer; without one, `failure` says why. NOT_FOUND: no such upstream is locked.
+        /// RESOURCE_EXHAUSTED: egress-proxy has no room for it; where it was checked too often, `retry-after` in the metadata says for how many seconds.
         pub async fn check_upstream(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckUpstreamRequest>,
@@ -3544,6 +3557,7 @@ pub mod upstream_service_server {
         >;
         /// Sends a GET to the upstream's `check` through egress-proxy, as the engine would use it, and waits at most 30 s. A status of the upstream,
         /// whatever it is, is an answer; without one, `failure` says why. NOT_FOUND: no such upstream is locked.
+        /// RESOURCE_EXHAUSTED: egress-proxy has no room for it; where it was checked too often, `retry-after` in the metadata says for how many seconds.
         async fn check_upstream(
             &self,
             request: tonic::Request<super::CheckUpstreamRequest>,

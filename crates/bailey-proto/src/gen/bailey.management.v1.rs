@@ -13,7 +13,7 @@ pub struct StatusResponse {
     /// "open", "no_vault", "sealed".
     #[prost(string, tag = "1")]
     pub state: ::prost::alloc::string::String,
-    /// Why it is sealed, empty otherwise.
+    /// Why it is sealed, or what else the operator must know of it; empty otherwise.
     #[prost(string, tag = "2")]
     pub detail: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
@@ -31,6 +31,9 @@ pub struct StatusResponse {
     /// Deeds that were done before the audit log could be told, and that it does not have yet.
     #[prost(uint32, tag = "8")]
     pub unrecorded: u32,
+    /// It is sealed because the audit log knows a later one.
+    #[prost(bool, tag = "9")]
+    pub earlier: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetSecretRequest {
@@ -65,11 +68,14 @@ pub struct Recipe {
     #[prost(string, tag = "2")]
     pub alphabet: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetSecretResponse {
     /// "set" or, if it was there, "changed".
     #[prost(string, tag = "1")]
     pub outcome: ::prost::alloc::string::String,
+    /// Principals that were registered for it, since the lock names them.
+    #[prost(message, repeated, tag = "2")]
+    pub registered: ::prost::alloc::vec::Vec<PrincipalEntry>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RollSecretRequest {

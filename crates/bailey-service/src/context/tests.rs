@@ -120,3 +120,35 @@ async fn a_failed_task_is_the_reason_even_while_the_service_starts() {
         .unwrap_err();
     assert!(format!("{error:#}").ends_with("the roof leaks"));
 }
+
+#[tokio::test]
+async fn what_carries_away_ends_after_what_it_carries() {
+    let process = Process::new();
+    let (left, mut carried) = tokio::sync::mpsc::channel(2);
+    let (shutdown, drained) = (process.shutdown.clone(), process.drained.clone());
+    process.spawn("works", async move {
+        shutdown.cancelled().await;
+        tokio::task::yield_now().await;
+        left.send("work").await?;
+        Ok(())
+    });
+    process.spawn_last("carries", async move {
+        drained.cancelled().await;
+        anyhow::ensure!(carried.try_recv() == Ok("work"), "it was not there yet");
+        Ok(())
+    });
+    process.shutdown.cancel();
+    process.stopped().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_carry_away_in_time_is_given_up() {
+    let process = Process::new();
+    process.spawn("deaf", async { std::future::pending().await });
+    process.spawn_last("stuck", async { std::future::pending().await });
+    process.shutdown.cancel();
+    let started = tokio::time::Instant::now();
+    process.stopped().await.unwrap();
+    // Before a stop is cut short.
+    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
+}

@@ -6,7 +6,7 @@ use bailey_service::Context;
 use bailey_types::{Clock, Service};
 use tokio::sync::mpsc;
 
-use super::{Answer, Append, Done, Order, Read, State};
+use super::{Answer, Append, Done, LATEST_ENTRIES, Order, Read, State};
 use crate::entry::Received;
 use crate::error::Error;
 use crate::fold::{Folded, Folds, Key};
@@ -70,6 +70,17 @@ impl Keeper {
                     limit,
                     answer,
                 } => answered(answer, self.read(first, limit)),
+                Order::Latest {
+                    caller,
+                    kinds,
+                    before,
+                    answer,
+                } => answered(
+                    answer,
+                    self.log
+                        .latest(caller.name(), &kinds, before, LATEST_ENTRIES)
+                        .map_err(Error::from),
+                ),
                 Order::Tick => self.tick(),
                 Order::Stop => break,
             }

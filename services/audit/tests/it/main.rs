@@ -8,6 +8,7 @@ use bailey_mesh::{Mesh, MeshChannel};
 use bailey_proto::audit::v1::audit_service_client::AuditServiceClient;
 use bailey_proto::audit::v1::{
     AppendRequest, AppendResponse, CheckpointRequest, CosignRequest, EntriesRequest, Entry,
+    LatestRequest,
 };
 use bailey_service::Context;
 use bailey_test::TestStack;
@@ -250,5 +251,38 @@ async fn nobody_else_may_cosign_and_nobody_may_read_entries_over_the_mesh() {
         })
         .await
         .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn the_broker_is_told_the_latest_of_its_own_entries_and_nobody_else_of_any() {
+    let audit = TestAudit::start().await;
+    let (mut broker, _mesh) = audit.client(Service::Broker);
+    let (mut engine, _other) = audit.client(Service::Engine);
+    let latest = |before: u64| LatestRequest {
+        kinds: vec!["vault.kept".into()],
+        before,
+    };
+    let kept = |revision: u64| entry("vault.kept", &format!("{{\"revision\":{revision}}}"));
+    let none = broker.latest(latest(0)).await.unwrap().into_inner();
+    assert!(none.entry.is_empty());
+    assert_eq!(none.looked_from, 0);
+    append(&mut broker, kept(1), 0).await.unwrap();
+    append(&mut broker, kept(2), 0).await.unwrap();
+    // What somebody else calls so is not the broker's.
+    append(&mut engine, kept(9), 0).await.unwrap();
+    append(&mut broker, entry("secret.set", "{}"), 0)
+        .await
+        .unwrap();
+    let found = broker.latest(latest(0)).await.unwrap().into_inner();
+    let read: serde_json::Value = serde_json::from_slice(&found.entry).unwrap();
+    assert_eq!(read["fields"]["revision"], 2);
+    assert_eq!(read["seq"], found.looked_from);
+    let before = broker.latest(latest(found.looked_from)).await.unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&before.into_inner().entry).unwrap();
+    assert_eq!(read["fields"]["revision"], 1);
+    let refused = broker.latest(LatestRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let refused = engine.latest(latest(0)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

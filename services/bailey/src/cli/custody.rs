@@ -42,9 +42,9 @@ pub(crate) enum CustodyVerb {
         after_help = "Examples:\n  bailey vault restore vault-copy.age --identity -            asks for the paper key\n  bailey vault restore vault.age --replace                    with the stack's own key, over the vault that is there"
     )]
     Restore(RestoreArgs),
-    /// Take over a vault that does not say who wrote it, while the broker is stopped: one of an earlier version
+    /// Take over a vault that the broker does not believe, while it is stopped: one of an earlier version of this software, or an earlier one of this stack
     ///
-    /// What is in it is named, and nothing is done before you agree.
+    /// What is in it is named, and nothing is done before you agree. In an earlier vault, what was revoked since is good again.
     Adopt(AdoptArgs),
 }
 

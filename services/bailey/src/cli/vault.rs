@@ -61,7 +61,7 @@ pub(crate) enum VaultVerb {
 pub(crate) struct SetArgs {
     /// The secret
     pub(crate) name: SecretName,
-    /// Who may have it, and nobody else: the name of a plugin, or its `vault_principal`
+    /// Who may have it, and nobody else: a plugin or its `vault_principal`, that of an upstream, or who was registered
     #[arg(long = "grant", value_name = "PRINCIPAL")]
     pub(crate) grants: Vec<PrincipalName>,
     /// Nobody may have it
@@ -144,7 +144,7 @@ pub(crate) struct ImportArgs {
     /// What the file is; default: what it looks like
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     pub(crate) format: Format,
-    /// Who may have what is imported, beside whom the file names; registered as a plugin if need be
+    /// Who may have what is imported, beside whom the file names; registered if the lock names them
     #[arg(long = "grant", value_name = "PRINCIPAL")]
     pub(crate) grants: Vec<PrincipalName>,
     /// Do it

@@ -58,6 +58,10 @@ async fn unseal(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         out.json(&json!({ "state": answer.state, "detail": answer.detail }))?;
     } else {
         match answer.state.as_str() {
+            "open" if !answer.detail.is_empty() => out.line(format_args!(
+                "the vault is open; nothing is given from it yet: {}",
+                plain(&answer.detail)
+            )),
             "open" => out.line("the vault is open"),
             "no_vault" => out.line("nothing is sealed: there is no vault yet"),
             other => out.line(format_args!("{other}: {}", plain(&answer.detail))),

@@ -35,6 +35,8 @@ struct Upstream {
     timeout_ms: u64,
     max_concurrent: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     check: Option<String>,
 }
 

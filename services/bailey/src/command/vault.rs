@@ -136,6 +136,9 @@ async fn status(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         "no_vault" => out.line("there is no vault yet: run `bailey vault init`"),
         other => out.line(format_args!("{other}: {}", plain(&status.detail))),
     }
+    if status.state == "open" && !status.detail.is_empty() {
+        out.line(plain(&status.detail));
+    }
     if status.unrecorded > 0 {
         out.line(format_args!(
             "the audit log does not have {} yet; until it has, nothing is given to anybody",

@@ -181,8 +181,17 @@ impl VaultService for Grants {
         if name == "one" && !asked.value.is_empty() {
             return Err(Status::failed_precondition("the secret one exists"));
         }
-        let outcome = "set".to_owned();
-        Ok(Response::new(SetSecretResponse { outcome }))
+        // As the broker does: it knows from the lock what it registers.
+        let strangers = asked.grant_to.iter().filter(|name| *name == "new");
+        let registered = strangers.map(|name| PrincipalEntry {
+            name: name.clone(),
+            kind: "consumer".to_owned(),
+            status: "active".to_owned(),
+        });
+        Ok(Response::new(SetSecretResponse {
+            outcome: "set".to_owned(),
+            registered: registered.collect(),
+        }))
     }
 
     async fn register_principal(

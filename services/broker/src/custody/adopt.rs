@@ -1,5 +1,5 @@
-//! A vault that does not say who wrote it, as those of earlier versions of this software do not. The broker must not believe one by itself, or
-//! whoever can write the volume could put such a vault in place.
+//! A vault that the broker does not believe by itself, or whoever can write the volume could put it in place: one that does not say who wrote it, as
+//! those of earlier versions of this software do not; and one of this stack that is earlier than the audit log knows.
 //!
 //! What proves where it comes from is the admin token: the vault has its hash, which nobody knows who never opened the right one.
 
@@ -31,19 +31,21 @@ pub fn run(
     let unusable = |reason| Misconfigured(format!("vault.age cannot be used: {reason}"));
     let (mut document, origin) = content::open_of_anybody(blob, &own).map_err(unusable)?;
     content::check_stack(&document, &custody.trust.stack).map_err(unusable)?;
-    match origin {
-        Origin::Unmarked => {}
-        Origin::Own => return Ok("the vault is this stack's own; nothing was changed".into()),
+    let what = match origin {
+        Origin::Unmarked => {
+            "the vault does not say who wrote it, but it knows the admin token. Taken over, it counts as yours, with all of this:"
+        }
+        Origin::Own => {
+            "the vault is this stack's own: take it over only if the broker says that it is earlier than the audit log knows, and you put it there. Then it counts as the vault of now, and all of this is good, whatever was revoked since:"
+        }
         Origin::Foreign => {
             // It is not of an earlier version: somebody else wrote it, or it is another stack's.
-            content::open(blob, &own).map_err(unusable)?;
+            let reason = content::open(blob, &own).err();
+            return Err(unusable(reason.unwrap_or_default()).into());
         }
-    }
+    };
     check_admin_token(custody, &document)?;
-    let mut said = vec![
-        "the vault does not say who wrote it, but it knows the admin token. Taken over, it counts as yours, with all of this:"
-            .to_owned(),
-    ];
+    let mut said = vec![what.to_owned()];
     said.extend(compared::lines(&document, None));
     said.push(format!("sha256 {found}"));
     if consent == Consent::Asked {

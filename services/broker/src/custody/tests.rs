@@ -8,7 +8,7 @@ use bailey_types::{SecretName, Timestamp};
 use super::*;
 use crate::faults::{self, STEPS};
 use crate::token::{self, Bearer, Scope};
-use crate::vault::{Deed, Nonce, PrincipalKind, SetSecret, State, Value, Vault};
+use crate::vault::{Deed, Nonce, PrincipalKind, SetSecret, State, Value, Vault, Verdict};
 
 const CANARY: &str = "canary-71d0e2";
 const CHILD: &str = "custody::tests::child";
@@ -78,14 +78,18 @@ impl Home {
         SealingKey::read(&self.secret("age.key")).unwrap()
     }
 
-    /// As the broker opens it.
+    /// As the broker opens it, once the audit log has said that it is the vault of now.
     fn vault(&self) -> Vault {
-        Vault::open(
+        let vault = Vault::open(
             &self.places().vault_dir,
             &self.secret("age.key"),
             &self.trust(),
-        )
-        .unwrap()
+        );
+        let vault = vault.unwrap();
+        if let Some(document) = vault.unproven() {
+            vault.settle(&document, Verdict::Present);
+        }
+        vault
     }
 
     fn blob(&self) -> Vec<u8> {

@@ -14,9 +14,10 @@ use bailey_trust::SealingRecipient;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use crate::change;
+use crate::change::{self, Verb};
 use crate::limiter::Limiter;
-use crate::record::{self, Record};
+use crate::proof;
+use crate::record::Record;
 use crate::state::State;
 use crate::vault::{Document, State as VaultState};
 
@@ -49,9 +50,10 @@ impl CustodyService for Custody {
         self.state.unseal().await;
         // The certificate authority waits for the same key.
         self.state.look.notify_one();
-        record::offline(&self.state).await;
+        proof::tried(&self.state).await;
         let (state, detail) = match self.state.vault.state() {
             VaultState::Open(_) => ("open", String::new()),
+            VaultState::Sealed(reason) if self.state.vault.unproven().is_some() => ("open", reason),
             VaultState::NoVault => ("no_vault", String::new()),
             VaultState::Sealed(reason) => ("sealed", reason),
         };
@@ -81,15 +83,13 @@ impl CustodyService for Custody {
         request: Request<AddRecipientRequest>,
     ) -> Result<Response<AddRecipientResponse>, Status> {
         let AddRecipientRequest { recipient, note } = request.into_inner();
-        let recipient = self.recipient("add_recipient", &recipient)?;
-        let (own, now) = (self.state.vault.recipient(), self.state.clock.now());
-        let fields = json!({ "recipient": recipient });
-        let added = change::asked(
-            &self.state,
-            "add_recipient",
-            &fields,
-            |document| Ok(document.add_recipient(own, recipient, note, now)?),
-            |added| {
+        let verb = Verb::new(&self.state, "add_recipient");
+        let recipient = understood(&verb, &recipient)?;
+        let own = self.state.vault.recipient();
+        let verb = verb.of(json!({ "recipient": recipient }));
+        let added = verb.does(
+            |document, now| Ok(document.add_recipient(own, recipient, note, now)?),
+            |fields, added| {
                 let record = added.then(|| Record::new("vault.recipient_added", fields.clone()));
                 record.into_iter().collect()
             },
@@ -104,14 +104,12 @@ impl CustodyService for Custody {
         request: Request<RemoveRecipientRequest>,
     ) -> Result<Response<RemoveRecipientResponse>, Status> {
         let recipient = request.into_inner().recipient;
-        let recipient = self.recipient("remove_recipient", &recipient)?;
-        let fields = json!({ "recipient": recipient });
-        let removed = change::asked(
-            &self.state,
-            "remove_recipient",
-            &fields,
-            |document| Ok(document.remove_recipient(&recipient)?),
-            |()| vec![Record::new("vault.recipient_removed", fields.clone())],
+        let verb = Verb::new(&self.state, "remove_recipient");
+        let recipient = understood(&verb, &recipient)?;
+        let verb = verb.of(json!({ "recipient": recipient }));
+        let removed = verb.does(
+            |document, _| Ok(document.remove_recipient(&recipient)?),
+            |fields, ()| vec![Record::new("vault.recipient_removed", fields.clone())],
         );
         removed.await?;
         Ok(Response::new(RemoveRecipientResponse {}))
@@ -122,16 +120,19 @@ impl CustodyService for Custody {
         request: Request<ExportRequest>,
     ) -> Result<Response<ExportResponse>, Status> {
         let recipients = request.into_inner().recipients;
+        let verb = Verb::new(&self.state, "export");
         if !(1..=Document::RECIPIENT_LIMIT).contains(&recipients.len()) {
             let why = "an export is encrypted to 1 to 8 recipients".to_owned();
-            return Err(change::malformed(&self.state, "export", why));
+            return Err(verb.malformed(why));
         }
         let readers: Result<Vec<_>, _> = recipients
             .iter()
-            .map(|text| self.recipient("export", text))
+            .map(|text| understood(&verb, text))
             .collect();
         let readers = readers?;
-        // What cannot be made is not recorded as made; what is not recorded does not leave.
+        // What is not the vault of now does not leave; what cannot be made is not recorded as made; nor does what is not recorded leave.
+        let proven = proof::awaited(&self.state).await;
+        proven.map_err(|e| status(&change::Error::from(e)))?;
         let vault = self.state.vault.export(&readers);
         let vault = vault.map_err(|e| status(&e))?.into();
         let fields = json!({ "recipients": readers });
@@ -141,11 +142,7 @@ impl CustodyService for Custody {
     }
 }
 
-impl Custody {
-    fn recipient(&self, operation: &'static str, text: &str) -> Result<SealingRecipient, Status> {
-        let parsed = text.parse();
-        parsed.map_err(|e: bailey_trust::SealError| {
-            change::malformed(&self.state, operation, e.to_string())
-        })
-    }
+fn understood(verb: &Verb<'_>, text: &str) -> Result<SealingRecipient, Status> {
+    let parsed = text.parse();
+    parsed.map_err(|e: bailey_trust::SealError| verb.malformed(e.to_string()))
 }

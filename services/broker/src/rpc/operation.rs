@@ -54,7 +54,7 @@ impl OperationService for Operations {
             .as_ref()
             .try_into()
             .map_err(|_| Status::invalid_argument("a code has 32 bytes"))?;
-        let document = self.state.vault.document().map_err(|e| status(&e))?;
+        let document = self.state.proven().await.map_err(|e| status(&e))?;
         let valid = operation::verify(&document, &asked, &request.message, code)
             .map_err(|denied| self.denied("verify", &asked, denied))?;
         if !valid {
@@ -71,7 +71,7 @@ impl OperationService for Operations {
         let caller = Caller::of(&request)?.service();
         let request = request.into_inner();
         let asked = asked(&request.secret, &request.principal)?;
-        let document = self.state.vault.document().map_err(|e| status(&e))?;
+        let document = self.state.proven().await.map_err(|e| status(&e))?;
         let code = operation::sign(&document, &asked, &request.message)
             .map_err(|denied| self.denied("sign", &asked, denied))?;
         let fields =

@@ -15,9 +15,6 @@ use crate::vault;
 /// Requests up to this size are sealed where they came in: up to 10 MiB are parsed, hashed and encrypted, which would keep everybody waiting.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// How often other tasks run until a call is in its socket: the channel, its connection, and what gathers head, message and end.
-const HOPS: usize = 8;
-
 pub struct Tickets {
     state: Arc<State>,
 }
@@ -58,13 +55,7 @@ impl TicketService for Tickets {
         let records = &self.state.records;
         let made = if delivers {
             // No value leaves the vault before audit has it on disk which. While audit writes, the ticket is made.
-            let behind = async {
-                for _ in 0..HOPS {
-                    tokio::task::yield_now().await;
-                }
-                making.await
-            };
-            let (recorded, made) = tokio::join!(records.before("ticket.made", &record), behind);
+            let (recorded, made) = tokio::join!(records.before("ticket.made", &record), making);
             recorded.map_err(|e| status(&e))?;
             made
         } else {
@@ -112,7 +103,6 @@ fn grant(state: &State, request: &MakeTicketRequest) -> Result<Granted, Refused>
     let asked = Asked {
         decision,
         request: &request.request,
-        container: &request.container_id,
     };
     let now = Now {
         time: state.clock.now(),

@@ -56,8 +56,7 @@ impl TokenService for Tokens {
             .collect::<Result<_, _>>();
         let any_of =
             any_of.map_err(|e: token::BadScope| Status::invalid_argument(e.to_string()))?;
-        let asked = asked_of(asked)?;
-        let document = match self.state.vault.document() {
+        let document = match self.state.proven().await {
             Ok(document) => document,
             // Without a vault there are no tokens: whoever brings one is unknown.
             Err(vault::Error::NoVault) => return Err(self.refused(&token::Error::Unknown)),
@@ -67,6 +66,8 @@ impl TokenService for Tokens {
             return Err(self.refused(&token::Error::Unknown));
         }
         let known = token::verify(&document, &bearer, &any_of).map_err(|e| self.refused(&e))?;
+        // Afterwards: a stranger learns nothing but that he is one.
+        let asked = asked_of(asked)?;
         let now = self.state.clock.now();
         let origin = asked.map(|asked| token::origin(&known, asked, &self.state.key, now));
         Ok(Response::new(VerifyTokenResponse {
@@ -91,6 +92,9 @@ fn asked_of(asked: Option<WireAsked>) -> Result<Option<Asked>, Status> {
         Some(WireAsked::Event(event)) => Ok(Some(Asked::Event {
             event_type: event.event_type.parse().map_err(bad)?,
             payload_sha256: sha256(&event.payload_sha256)?,
+        })),
+        Some(WireAsked::Check(check)) => Ok(Some(Asked::Check {
+            upstream: check.upstream.parse().map_err(bad)?,
         })),
     }
 }

@@ -23,7 +23,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use self::asked::{Bad, parsed};
-use crate::change;
+use crate::change::Verb;
 use crate::record::Record;
 use crate::state::State;
 use crate::token::{Bearer, Scope};
@@ -38,11 +38,17 @@ impl Vault {
         Self { state }
     }
 
-    /// What was asked, or the answer to what nobody can do. That is recorded, too.
-    fn asked<T>(&self, operation: &'static str, asked: Result<T, Bad>) -> Result<T, Status> {
+    fn verb(&self, operation: &'static str) -> Verb<'_> {
+        Verb::new(&self.state, operation)
+    }
+}
+
+impl Verb<'_> {
+    /// What was asked, or the answer to what nobody can do.
+    fn understood<T>(&self, asked: Result<T, Bad>) -> Result<T, Status> {
         asked.map_err(|bad| match bad {
-            Bad::Refused(why) => change::refused(&self.state, operation, &json!({}), &why),
-            Bad::Malformed(why) => change::malformed(&self.state, operation, why),
+            Bad::Refused(why) => self.refused(&why),
+            Bad::Malformed(why) => self.malformed(why),
         })
     }
 }
@@ -70,12 +76,22 @@ impl VaultService for Vault {
                 state: "no_vault".into(),
                 ..empty
             },
-            VaultState::Sealed(detail) => StatusResponse {
-                state: "sealed".into(),
-                detail,
-                ..empty
+            VaultState::Sealed(detail) => match self.state.vault.unproven() {
+                Some(document) => StatusResponse {
+                    detail: format!("nothing is given from it yet: {detail}"),
+                    ..listed::status(&document)
+                },
+                None => StatusResponse {
+                    state: "sealed".into(),
+                    detail,
+                    earlier: self.state.vault.is_earlier(),
+                    ..empty
+                },
             },
-            VaultState::Open(document) => listed::status(&document),
+            VaultState::Open(document) => StatusResponse {
+                detail: self.state.vault.changed_outside().unwrap_or_default(),
+                ..listed::status(&document)
+            },
         }))
     }
 
@@ -83,23 +99,33 @@ impl VaultService for Vault {
         &self,
         request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
-        let asked = self.asked("set", asked::set_secret(request.into_inner()))?;
-        let (name, now) = (asked.name.clone(), self.state.clock.now());
-        let fields = json!({ "secret": name });
-        let set = change::asked(
-            &self.state,
-            "set",
-            &fields,
-            |document| {
-                let outcome = document.set_secret(asked, now)?;
+        let verb = self.verb("set");
+        let asked = verb.understood(asked::set_secret(request.into_inner()))?;
+        let name = asked.name.clone();
+        let verb = verb.of(json!({ "secret": name }));
+        let known = self.state.lock.current().ok();
+        let known = known.map(|lock| lock.view.principals()).unwrap_or_default();
+        let set = verb.does(
+            |document, now| {
+                let (outcome, registered) = document.set_secret_for(asked, &known, now)?;
                 let secret = document.secrets.get(&name).cloned();
-                Ok((outcome, secret))
+                let registered = registered.into_iter().filter_map(|name| {
+                    let principal = document.principals.get(&name)?.clone();
+                    Some((name, principal))
+                });
+                Ok((outcome, secret, registered.collect::<Vec<_>>()))
             },
-            |(outcome, secret)| told::set(&fields, *outcome, secret.as_ref()),
+            |fields, (outcome, secret, registered)| {
+                told::set(fields, *outcome, secret.as_ref(), registered)
+            },
         );
-        let (outcome, _) = set.await?;
-        let outcome = told::outcome(outcome).into();
-        Ok(Response::new(SetSecretResponse { outcome }))
+        let (outcome, _, registered) = set.await?;
+        let registered = registered.iter();
+        let registered = registered.map(|(name, principal)| listed::principal(name, principal));
+        Ok(Response::new(SetSecretResponse {
+            outcome: told::outcome(outcome).into(),
+            registered: registered.collect(),
+        }))
     }
 
     async fn roll_secret(
@@ -107,15 +133,14 @@ impl VaultService for Vault {
         request: Request<RollSecretRequest>,
     ) -> Result<Response<RollSecretResponse>, Status> {
         let RollSecretRequest { name, value } = request.into_inner();
-        let name: SecretName = self.asked("roll", parsed(&name))?;
-        let value = self.asked("roll", asked::value(&value))?;
-        let (fields, now) = (json!({ "secret": name }), self.state.clock.now());
-        let rolled = change::asked(
-            &self.state,
-            "roll",
-            &fields,
-            |document| document.roll(&name, value, now),
-            |count| vec![Record::new("secret.rolled", fields.clone()).with("roll_count", *count)],
+        let verb = self.verb("roll");
+        let name: SecretName = verb.understood(parsed(&name))?;
+        let value = verb.understood(asked::value(&value))?;
+        let rolled = verb.of(json!({ "secret": name })).does(
+            |document, now| document.roll(&name, value, now),
+            |fields, count| {
+                vec![Record::new("secret.rolled", fields.clone()).with("roll_count", *count)]
+            },
         );
         Ok(Response::new(RollSecretResponse {
             roll_count: rolled.await?,
@@ -127,16 +152,14 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokeSecretRequest>,
     ) -> Result<Response<RevokeSecretResponse>, Status> {
-        let name: SecretName = self.asked("revoke", parsed(&request.into_inner().name))?;
-        let (fields, now) = (json!({ "secret": name }), self.state.clock.now());
-        let revoked = change::asked(
-            &self.state,
-            "revoke",
-            &fields,
-            |document| document.revoke(&name, now),
-            |revoked| told::once(*revoked, "secret.revoked", &fields),
-        );
-        revoked.await?;
+        let verb = self.verb("revoke");
+        let name: SecretName = verb.understood(parsed(&request.into_inner().name))?;
+        let verb = verb.of(json!({ "secret": name }));
+        verb.does(
+            |document, now| document.revoke(&name, now),
+            |fields, revoked| told::once(*revoked, "secret.revoked", fields),
+        )
+        .await?;
         let outcome = "revoked".into();
         Ok(Response::new(RevokeSecretResponse { outcome }))
     }
@@ -145,30 +168,27 @@ impl VaultService for Vault {
         &self,
         request: Request<ImportSecretsRequest>,
     ) -> Result<Response<ImportSecretsResponse>, Status> {
-        let import = self.asked("import", asked::import(request.into_inner()))?;
-        let now = self.state.clock.now();
+        let verb = self.verb("import");
+        let import = verb.understood(asked::import(request.into_inner()))?;
         let lock = self.state.lock.current().ok();
         let view = lock.as_ref().map(|lock| &lock.view);
         if !import.apply {
             // The same on a copy: what a preview says is what would happen.
             let document = self.state.vault.document().map_err(|e| status(&e))?;
             let mut copy = Document::clone(&document);
+            let now = self.state.clock.now();
             let outcome = import.run(&mut copy, view, now).map_err(|e| status(&e))?;
             return Ok(Response::new(outcome.into()));
         }
-        let fields = json!({});
-        let done = change::asked(
-            &self.state,
-            "import",
-            &fields,
-            |document| import.run(document, view, now),
-            told::imported,
+        let done = verb.does(
+            |document, now| import.run(document, view, now),
+            |_, outcome| told::imported(outcome),
         );
         let outcome = done.await?;
         for imported in &outcome.secrets {
             if let Some(why) = &imported.skipped {
-                let fields = json!({ "secret": imported.name });
-                change::left_out(&self.state, "import", &fields, why);
+                let skipped = self.verb("import").of(json!({ "secret": imported.name }));
+                skipped.left_out(why);
             }
         }
         Ok(Response::new(outcome.into()))
@@ -184,18 +204,17 @@ impl VaultService for Vault {
         request: Request<RegisterPrincipalRequest>,
     ) -> Result<Response<RegisterPrincipalResponse>, Status> {
         let RegisterPrincipalRequest { name, kind } = request.into_inner();
-        let name: PrincipalName = self.asked("register", parsed(&name))?;
-        let kind = kind.parse::<PrincipalKind>().map_err(Bad::from);
-        let kind = self.asked("register", kind)?;
-        let fields = json!({ "principal": name, "kind": kind });
-        let registered = change::asked(
-            &self.state,
-            "register",
-            &fields,
-            |document| document.register(name.clone(), kind),
-            |registered| told::once(*registered, "principal.registered", &fields),
-        );
-        let outcome = if registered.await? {
+        let verb = self.verb("register");
+        let name: PrincipalName = verb.understood(parsed(&name))?;
+        let kind = verb.understood(kind.parse::<PrincipalKind>().map_err(Bad::from))?;
+        let registered = verb
+            .of(json!({ "principal": name, "kind": kind }))
+            .does(
+                |document, _| document.register(name, kind),
+                |fields, registered| told::once(*registered, "principal.registered", fields),
+            )
+            .await?;
+        let outcome = if registered {
             "principal_registered"
         } else {
             "exists"
@@ -208,17 +227,14 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokePrincipalRequest>,
     ) -> Result<Response<RevokePrincipalResponse>, Status> {
-        let name = parsed(&request.into_inner().name);
-        let name: PrincipalName = self.asked("revoke_principal", name)?;
-        let fields = json!({ "principal": name });
-        let revoked = change::asked(
-            &self.state,
-            "revoke_principal",
-            &fields,
-            |document| document.revoke_principal(&name),
-            |revoked| told::once(*revoked, "principal.revoked", &fields),
-        );
-        revoked.await?;
+        let verb = self.verb("revoke_principal");
+        let name: PrincipalName = verb.understood(parsed(&request.into_inner().name))?;
+        let verb = verb.of(json!({ "principal": name }));
+        verb.does(
+            |document, _| document.revoke_principal(&name),
+            |fields, revoked| told::once(*revoked, "principal.revoked", fields),
+        )
+        .await?;
         let outcome = "principal_revoked".into();
         Ok(Response::new(RevokePrincipalResponse { outcome }))
     }
@@ -227,15 +243,13 @@ impl VaultService for Vault {
         &self,
         request: Request<PurgePrincipalRequest>,
     ) -> Result<Response<PurgePrincipalResponse>, Status> {
-        let name = parsed(&request.into_inner().name);
-        let name: PrincipalName = self.asked("purge_principal", name)?;
-        let (fields, now) = (json!({ "principal": name }), self.state.clock.now());
-        let purged = change::asked(
-            &self.state,
-            "purge_principal",
-            &fields,
-            |document| document.purge_principal(&name, now),
-            |stripped| Record::new("principal.purged", fields.clone()).naming("secrets", stripped),
+        let verb = self.verb("purge_principal");
+        let name: PrincipalName = verb.understood(parsed(&request.into_inner().name))?;
+        let purged = verb.of(json!({ "principal": name })).does(
+            |document, now| document.purge_principal(&name, now),
+            |fields, stripped| {
+                Record::new("principal.purged", fields.clone()).naming("secrets", stripped)
+            },
         );
         let stripped = purged.await?;
         Ok(Response::new(PurgePrincipalResponse {
@@ -248,15 +262,11 @@ impl VaultService for Vault {
         &self,
         request: Request<RollPrincipalRequest>,
     ) -> Result<Response<RollPrincipalResponse>, Status> {
-        let name = parsed(&request.into_inner().name);
-        let name: PrincipalName = self.asked("roll_principal", name)?;
-        let (fields, now) = (json!({ "principal": name }), self.state.clock.now());
-        let rolled = change::asked(
-            &self.state,
-            "roll_principal",
-            &fields,
-            |document| document.roll_principal(&name, now),
-            |outcome| told::rolled(&fields, outcome),
+        let verb = self.verb("roll_principal");
+        let name: PrincipalName = verb.understood(parsed(&request.into_inner().name))?;
+        let rolled = verb.of(json!({ "principal": name })).does(
+            |document, now| document.roll_principal(&name, now),
+            told::rolled,
         );
         let outcome = rolled.await?;
         let names = |names: &[SecretName]| names.iter().map(ToString::to_string).collect();
@@ -272,20 +282,18 @@ impl VaultService for Vault {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let CreateTokenRequest { name, scopes } = request.into_inner();
-        let name: TokenName = self.asked("create_token", parsed(&name))?;
+        let verb = self.verb("create_token");
+        let name: TokenName = verb.understood(parsed(&name))?;
         let scopes: Result<BTreeSet<Scope>, Bad> =
             scopes.iter().map(|scope| parsed(scope)).collect();
-        let scopes = self.asked("create_token", scopes)?;
-        let (token, now) = (Bearer::api(), self.state.clock.now());
-        let fields = json!({ "token": name, "scopes": scopes });
-        let created = change::asked(
-            &self.state,
-            "create_token",
-            &fields,
-            |document| document.add_token(name, token.hash(), scopes, now),
-            |()| vec![Record::new("token.created", fields.clone())],
-        );
-        created.await?;
+        let scopes = verb.understood(scopes)?;
+        let token = Bearer::api();
+        let verb = verb.of(json!({ "token": name, "scopes": scopes }));
+        verb.does(
+            |document, now| document.add_token(name, token.hash(), scopes, now),
+            |fields, ()| vec![Record::new("token.created", fields.clone())],
+        )
+        .await?;
         Ok(Response::new(CreateTokenResponse {
             token: token.expose().to_owned(),
         }))
@@ -295,16 +303,14 @@ impl VaultService for Vault {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let name: TokenName = self.asked("revoke_token", parsed(&request.into_inner().name))?;
-        let fields = json!({ "token": name });
-        let revoked = change::asked(
-            &self.state,
-            "revoke_token",
-            &fields,
-            |document| document.revoke_token(&name),
-            |()| vec![Record::new("token.revoked", fields.clone())],
-        );
-        revoked.await?;
+        let verb = self.verb("revoke_token");
+        let name: TokenName = verb.understood(parsed(&request.into_inner().name))?;
+        let verb = verb.of(json!({ "token": name }));
+        verb.does(
+            |document, _| document.revoke_token(&name),
+            |fields, ()| vec![Record::new("token.revoked", fields.clone())],
+        )
+        .await?;
         let outcome = "token_revoked".into();
         Ok(Response::new(RevokeTokenResponse { outcome }))
     }

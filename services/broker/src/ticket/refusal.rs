@@ -9,8 +9,6 @@ pub type Fields = Map<String, Json>;
 /// Why there is no ticket, as a stable token for logs and the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The container id is not one.
-    BadContainer,
     /// Not signed by policy, or malformed.
     BadDecision,
     /// Its time is over, or has not come.
@@ -65,7 +63,6 @@ impl Reason {
     /// The stable token.
     pub const fn token(self) -> &'static str {
         match self {
-            Self::BadContainer => "bad_container",
             Self::BadDecision => "bad_decision",
             Self::Expired => "expired",
             Self::WrongEpoch => "wrong_epoch",
@@ -120,13 +117,9 @@ impl Refused {
 impl Classify for Refused {
     fn kind(&self) -> Kind {
         match self.reason {
-            Reason::BadContainer => Kind::InvalidArgument,
             Reason::BadDecision
-            | Reason::Expired
-            | Reason::WrongEpoch
             | Reason::WrongRequest
             | Reason::BadRequest
-            | Reason::OlderLock
             | Reason::NotLocked
             | Reason::WrongImage
             | Reason::WrongGrant
@@ -139,6 +132,8 @@ impl Classify for Refused {
             | Reason::SecretRevoked
             | Reason::FingerprintMismatch
             | Reason::DecisionUsed => Kind::PermissionDenied,
+            // What was decided is outdated: the next decision is not.
+            Reason::Expired | Reason::WrongEpoch | Reason::OlderLock => Kind::FailedPrecondition,
             // Each of these passes: a retry with a new decision is right.
             Reason::NoLock | Reason::NewerLock | Reason::StaleLock | Reason::VaultSealed => {
                 Kind::Unavailable

@@ -1,6 +1,7 @@
 mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bailey_trust::{
     DecisionOrigin, Lock, ProposedPlugin, SealingKey, SealingSession, SessionReader,
@@ -37,7 +38,6 @@ struct World {
     vault: Document,
     decision: Decision,
     request: Vec<u8>,
-    container: String,
     now: Timestamp,
 }
 
@@ -62,7 +62,6 @@ impl World {
             vault: vault(nonce),
             decision: decision(),
             request: REQUEST.to_vec(),
-            container: "0123456789abcdef".repeat(4),
             now: NOW,
         }
     }
@@ -76,7 +75,6 @@ impl World {
         let asked = Asked {
             decision,
             request: &self.request,
-            container: &self.container,
         };
         let now = Now {
             time: self.now,
@@ -234,10 +232,9 @@ fn a_ticket_carries_the_request_with_the_plugins_own_secrets() {
         (world.decision.id, world.decision.image)
     );
     assert!(ticket.check_time(NOW).is_ok());
-    assert_eq!(
-        (ticket.container, ticket.container_kind.as_str()),
-        (world.container, "cell")
-    );
+    assert_eq!(ticket.container_kind, "cell");
+    // Whoever makes the container has as long as the decision lasts.
+    assert_eq!(ticket.expires_at, world.decision.expires_at);
 }
 
 #[test]
@@ -285,6 +282,36 @@ fn a_decision_is_good_for_one_ticket() {
 }
 
 #[test]
+fn a_ticket_never_lasts_longer_than_socket_proxy_takes_it() {
+    let mut world = World::new();
+    // The clock went back since policy decided.
+    world.now = NOW.minus(Duration::from_millis(500));
+    let made = world.make().unwrap();
+    let ticket = verify::<Ticket>(&made.ticket, &world.office.key.verifying_key()).unwrap();
+    assert!(ticket.statement.check_time(world.now).is_ok());
+}
+
+#[test]
+fn request_and_secrets_are_bounded_together() {
+    let mut world = World::new();
+    let fill = |size: usize| format!(r#"{{"protocol":2,"payload":"{}"}}"#, "x".repeat(size));
+    let secrets = world.opened(&world.make().unwrap()).len() - REQUEST.len();
+    let most = Ticket::MAX_FINAL_BYTES - secrets - fill(0).len();
+    for (size, fits) in [(most, true), (most + 1, false)] {
+        world.request = fill(size).into_bytes();
+        world.decision = Decision {
+            request_sha256: Sha256::of(&world.request),
+            ..decision()
+        };
+        let made = world.make();
+        match made {
+            Ok(_) => assert!(fits),
+            Err(refused) => assert!(!fits && refused.reason == Reason::BadRequest, "{refused}"),
+        }
+    }
+}
+
+#[test]
 fn a_refused_attempt_does_not_use_the_decision_up() {
     let mut world = World::new();
     world.request.push(b' ');
@@ -296,9 +323,7 @@ fn a_refused_attempt_does_not_use_the_decision_up() {
 #[test]
 fn each_deviation_is_refused_for_its_own_reason() {
     type Spoil = fn(&mut World);
-    let cases: [(Reason, Spoil); 17] = [
-        (Reason::BadContainer, |w| w.container.truncate(12)),
-        (Reason::BadContainer, |w| w.container = "G".repeat(64)),
+    let cases: [(Reason, Spoil); 15] = [
         (Reason::BadDecision, |w| w.policy = SigningKey::generate()),
         (Reason::Expired, |w| {
             w.now = NOW.plus(Duration::from_secs(61));

@@ -9,7 +9,7 @@ use super::tests::{Fixture, never_opened, principal, sealed};
 use super::*;
 use crate::change;
 use crate::faults::{self, STEPS};
-use crate::record::Records;
+use crate::record::{Records, What};
 
 /// What a child does to the vault in its folder: registers the principal `late`, and says how that went.
 #[test]
@@ -80,6 +80,39 @@ fn killed_at_any_step_the_vault_is_the_old_one_or_the_new_one() {
     assert!(whole(&fixture, "unharmed").contains("late"));
 }
 
+/// What a child finds at its start, and a little later.
+#[test]
+fn opening_child() {
+    let Some(folder) = faults::child() else {
+        return; // Run by the other only.
+    };
+    let _scenario = fail::FailScenario::setup();
+    let vault = Fixture::in_folder(&folder).unproven();
+    let found = vault.unproven().is_some();
+    println!("at the start: {found}, later: {}", vault.unseal());
+}
+
+/// It would be told to the log as kept, and a loss of power could still take it back.
+#[test]
+fn a_vault_that_the_disk_does_not_keep_yet_is_not_opened() {
+    let fixture = Fixture::new();
+    drop(fixture.filled());
+    let opened = |faults: &str| {
+        let child = "vault::fault_tests::opening_child";
+        faults::run(child, &fixture.path(""), faults).printed
+    };
+    let printed = opened("vault.age/found=1*return(5)");
+    assert!(
+        printed.contains("at the start: false, later: true"),
+        "{printed}"
+    );
+    let printed = opened("");
+    assert!(
+        printed.contains("at the start: true, later: false"),
+        "{printed}"
+    );
+}
+
 /// As `child`, with a change that the audit log has already; and then the disk is looked at a few times, as the broker does.
 #[test]
 fn recorded_child() {
@@ -95,7 +128,7 @@ fn recorded_child() {
     let (vault, records) = (Fixture::in_folder(&folder).open(), Records::default());
     let planned = vault.plan(|it| it.register(principal("late"), PrincipalKind::Plugin));
     let planned = planned.unwrap();
-    let attempt = records.attempt(["principal.registered"], planned.revision());
+    let attempt = records.attempt(["principal.registered"], What::Vault(planned.revision()));
     match change::settled(attempt, vault.commit(planned)) {
         Ok(_) => println!("it was done"),
         Err(e) => println!("answered: {}", Chain(&e)),

@@ -17,7 +17,7 @@ pub enum FileError {
     TwoWriters(PathBuf),
     /// It was replaced, edited or deleted behind the broker's back.
     #[error(
-        "{0} was changed by somebody else; nothing was written: restart the broker to use what is there now"
+        "{0} was changed by somebody else, and nothing was written. The broker still has the vault of before: export it (`bailey vault export`) before you restart the broker, which then has what is there now. If nobody of yours put it there, restore that copy (docs/how-to/recovery.md)"
     )]
     ChangedOutside(PathBuf),
     /// Larger than a vault can be.
@@ -76,9 +76,16 @@ impl VaultFile {
 
     /// Reads the file. What it holds is what the next write may replace.
     pub fn read(&mut self) -> Result<Option<Vec<u8>>, FileError> {
+        // A writer that was killed may have put it there without having the disk keep that; what follows says that it is kept.
+        durable::settle(&self.dir.join(Self::NAME))?;
         let blob = self.load()?;
         self.seen = blob.as_deref().map(Sha256::of);
         Ok(blob)
+    }
+
+    /// Hash of the file as it was last read or written.
+    pub fn seen(&self) -> Option<Sha256> {
+        self.seen
     }
 
     /// Replaces the file, unless it is another than the one last read or written.

@@ -54,6 +54,8 @@ pub enum Deed {
 }
 
 impl Deed {
+    /// Those after which another vault counts than before.
+    pub const TAKEOVERS: [Self; 3] = [Self::Made, Self::Restored, Self::Adopted];
     /// Those that only take away.
     const TAKING: [Self; 6] = [
         Self::SecretNarrowed,
@@ -89,14 +91,16 @@ impl Deed {
 }
 
 impl Document {
-    /// Notes a deed for the audit log. That the vault was opened again is noted once, however often it was: on a disk that fails again and again
-    /// the note itself would seal it each time.
+    /// Notes a deed for the audit log. That the vault was opened again is no change of it, and is noted once, however often it was: on a disk that
+    /// fails again and again the note itself would seal it each time.
     pub fn did_offline(&mut self, deed: Deed, at: Timestamp) {
         let waits = |done: &Offline| done.deed == deed;
         if deed == Deed::Unsealed && self.unrecorded.iter().any(waits) {
             return;
         }
-        self.revision += 1;
+        if deed != Deed::Unsealed {
+            self.revision += 1;
+        }
         self.tell_later(deed, Map::new(), at);
     }
 

@@ -19,6 +19,17 @@ pub enum Refused {
     /// A grant to somebody unknown.
     #[error("the principal {0} is not registered")]
     NoSuchPrincipal(PrincipalName),
+    /// A grant to somebody whom neither vault nor configuration knows.
+    #[error(
+        "the principal {name} is not registered, and no plugin or upstream that is locked has it{}; lock what is to have it first, or register it: `bailey vault register-principal {name} --kind plugin` (or consumer)",
+        did_you_mean(.near)
+    )]
+    Stranger {
+        /// The name.
+        name: PrincipalName,
+        /// Names that are there and nearly the same.
+        near: Vec<PrincipalName>,
+    },
     /// Registered before, as something else.
     #[error("the principal {name} is registered already, as a {kind} ({status})")]
     PrincipalDiffers {
@@ -103,7 +114,7 @@ impl Refused {
         match self {
             Self::Reserved(_) => "reserved",
             Self::NoSuchKind(_) => "no_such_kind",
-            Self::NoSuchPrincipal(_) => "no_such_principal",
+            Self::NoSuchPrincipal(_) | Self::Stranger { .. } => "no_such_principal",
             Self::PrincipalDiffers { .. } => "principal_differs",
             Self::NoValue => "no_value",
             Self::ValueTooLarge => "value_too_large",
@@ -142,6 +153,7 @@ impl Classify for Refused {
             | Self::NoScopes => Kind::InvalidArgument,
             Self::NoSuchSecret(_) | Self::NoSuchToken(_) => Kind::NotFound,
             Self::NoSuchPrincipal(_)
+            | Self::Stranger { .. }
             | Self::ValueExists(_)
             | Self::SecretRevoked(_)
             | Self::LockMoved => Kind::FailedPrecondition,
@@ -149,5 +161,14 @@ impl Classify for Refused {
             Self::Full { .. } => Kind::ResourceExhausted,
             Self::Recipient(refused) => refused.kind(),
         }
+    }
+}
+
+fn did_you_mean(near: &[PrincipalName]) -> String {
+    let near: Vec<_> = near.iter().map(ToString::to_string).collect();
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!(" (did you mean {}?)", near.join(" or "))
     }
 }

@@ -21,10 +21,17 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) fn new() -> Self {
+        Self::named("vault")
+    }
+
+    /// In a folder of this name.
+    pub(super) fn named(name: &str) -> Self {
         let (dir, key) = (tempfile::tempdir().unwrap(), SealingKey::generate());
         let trust = crate::testing::trust(&key);
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
         let fixture = Self {
-            folder: dir.path().to_owned(),
+            folder,
             key,
             trust,
             _dir: Some(dir),
@@ -55,7 +62,13 @@ impl Fixture {
         self.folder.join(name)
     }
 
+    /// A vault of which the audit log says that it is the one of now.
     pub(super) fn open(&self) -> Vault {
+        proven(self.unproven())
+    }
+
+    /// A vault as it is before the audit log answered.
+    pub(super) fn unproven(&self) -> Vault {
         Vault::open(&self.folder, &self.path("age.key"), &self.trust).unwrap()
     }
 
@@ -71,6 +84,7 @@ impl Fixture {
     pub(super) fn filled(&self) -> Vault {
         let vault = self.open();
         vault.init(self.genesis()).unwrap();
+        let vault = proven(vault);
         vault
             .change(|document| document.register(principal("greet"), PrincipalKind::Plugin))
             .unwrap();
@@ -81,6 +95,13 @@ impl Fixture {
             .unwrap();
         vault
     }
+}
+
+fn proven(vault: Vault) -> Vault {
+    if let Some(document) = vault.unproven() {
+        vault.settle(&document, Verdict::Present);
+    }
+    vault
 }
 
 pub(super) fn principal(name: &str) -> bailey_types::PrincipalName {

@@ -1,13 +1,14 @@
 //! The audit service's part: the real log, served over the real mesh.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bailey_audit_log::{Log, NewEntry};
 use bailey_mesh::Caller;
 use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
 use bailey_proto::audit::v1::{
     AppendRequest, AppendResponse, CheckpointRequest, CheckpointResponse, CosignRequest,
-    CosignResponse, EntriesRequest, EntriesResponse,
+    CosignResponse, EntriesRequest, EntriesResponse, LatestRequest, LatestResponse,
 };
 use bailey_test::{Served, TestStack};
 use bailey_trust::VerifyingKey;
@@ -27,6 +28,16 @@ pub enum Mode {
     Refuse,
     /// It is on disk, and nobody hears of it.
     Hold,
+    /// That a change is kept is refused; everything else is on disk.
+    RefuseKept,
+    /// That a change is kept is on disk, and nobody hears of it.
+    HoldKept,
+    /// Everything is taken; of what there is nothing is told.
+    Mute,
+    /// Everything is taken; what there is cannot be read.
+    Damaged,
+    /// Everything is taken; what there is is looked through for ever, a part every two seconds.
+    Endless,
 }
 
 /// The log of a stack under test.
@@ -37,6 +48,8 @@ pub struct Audit {
     /// Size of the log, and how often the broker co-signed it.
     progress: Arc<watch::Sender<(u64, u64)>>,
     mode: Arc<watch::Sender<Mode>>,
+    /// How often it was refused that a change is kept.
+    refused: Arc<watch::Sender<u64>>,
 }
 
 impl Audit {
@@ -52,11 +65,18 @@ impl Audit {
             broker: trust.signing.broker,
             progress,
             mode: Arc::new(watch::Sender::new(Mode::Take)),
+            refused: Arc::default(),
         }
     }
 
     pub fn behave(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Waits until it was refused so often that a change is kept.
+    pub async fn refused_kept(&self, often: u64) {
+        let mut refused = self.refused.subscribe();
+        refused.wait_for(|times| *times >= often).await.unwrap();
     }
 
     /// How many entries of this kind there are now.
@@ -120,7 +140,12 @@ impl AuditService for Audit {
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
         let actor = Caller::of(&request)?.service().to_string();
-        if *self.mode.borrow() == Mode::Refuse {
+        let of_kept = |entry: &bailey_proto::audit::v1::Entry| entry.kind == "vault.kept";
+        let is_kept = request.get_ref().entries.iter().any(of_kept);
+        let mode = *self.mode.borrow();
+        if mode == Mode::Refuse || mode == Mode::RefuseKept && is_kept {
+            self.refused
+                .send_modify(|times| *times += u64::from(is_kept));
             return Err(Status::invalid_argument("entry 0: it is refused"));
         }
         let new = |entry: &bailey_proto::audit::v1::Entry| NewEntry {
@@ -137,7 +162,8 @@ impl AuditService for Audit {
         };
         self.progress.send_modify(|(size, _)| *size = appended.size);
         let mut mode = self.mode.subscribe();
-        mode.wait_for(|mode| *mode != Mode::Hold).await.unwrap();
+        let answers = |mode: &Mode| *mode != Mode::Hold && (*mode != Mode::HoldKept || !is_kept);
+        mode.wait_for(answers).await.unwrap();
         Ok(Response::new(AppendResponse {
             first_index: appended.first_index,
             checkpoint,
@@ -177,5 +203,37 @@ impl AuditService for Audit {
         _: Request<EntriesRequest>,
     ) -> Result<Response<EntriesResponse>, Status> {
         Err(Status::unimplemented("nobody asks"))
+    }
+
+    /// Looks at few entries at a time, so that the broker must ask again.
+    async fn latest(
+        &self,
+        request: Request<LatestRequest>,
+    ) -> Result<Response<LatestResponse>, Status> {
+        let actor = Caller::of(&request)?.service();
+        let LatestRequest { kinds, before } = request.into_inner();
+        let mode = *self.mode.borrow();
+        match mode {
+            Mode::Mute => {
+                let mut mode = self.mode.subscribe();
+                mode.wait_for(|mode| *mode != Mode::Mute).await.unwrap();
+            }
+            Mode::Damaged => return Err(Status::internal("a bundle of it is damaged")),
+            Mode::Endless => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                let looked_from = if before == 0 { 1 << 40 } else { before - 1 };
+                return Ok(Response::new(LatestResponse {
+                    looked_from,
+                    ..LatestResponse::default()
+                }));
+            }
+            Mode::Take | Mode::Refuse | Mode::Hold | Mode::RefuseKept | Mode::HoldKept => {}
+        }
+        let before = if before == 0 { u64::MAX } else { before };
+        let latest = self.log().latest(actor.name(), &kinds, before, 1).unwrap();
+        Ok(Response::new(LatestResponse {
+            entry: latest.entry.unwrap_or_default().into(),
+            looked_from: latest.looked_from,
+        }))
     }
 }

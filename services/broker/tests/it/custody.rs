@@ -43,10 +43,7 @@ async fn a_sealed_broker_is_unsealed_by_hand_without_an_admin_token() {
     assert_eq!(listed.unwrap_err().code(), Code::Unavailable);
     put_key(&broker, &right.to_file_text());
     let answer = anybody.unseal(UnsealRequest {}).await.unwrap().into_inner();
-    assert_eq!(
-        (answer.state.as_str(), answer.detail.as_str()),
-        ("open", "")
-    );
+    assert_eq!(answer.state, "open");
     let status = broker
         .vault("")
         .await

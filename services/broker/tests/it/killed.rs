@@ -105,8 +105,7 @@ async fn a_vault_that_is_made_before_there_is_a_log_is_told_to_it_once() {
     vault.roll_secret(roll("new")).await.unwrap();
     assert_eq!(audit.count("vault.made"), 1);
     let all = audit.all();
-    let revisions = all
-        .iter()
-        .filter_map(|it| it["fields"]["revision"].as_u64());
+    let changes = all.iter().filter(|it| it["kind"] != "vault.kept");
+    let revisions = changes.filter_map(|it| it["fields"]["revision"].as_u64());
     assert_eq!(revisions.collect::<Vec<_>>(), [1, 2, 3]);
 }

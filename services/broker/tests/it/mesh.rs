@@ -5,8 +5,8 @@ use bailey_proto::broker::v1::presence_service_client::PresenceServiceClient;
 use bailey_proto::broker::v1::token_service_client::TokenServiceClient;
 use bailey_proto::broker::v1::verify_token_request::Asked as WireAsked;
 use bailey_proto::broker::v1::{
-    BeatRequest, CallAsked, EpochRequest, EventAsked, ReadAsked, Readiness, RollRequest,
-    VerifyTokenRequest,
+    BeatRequest, CallAsked, CheckAsked, EpochRequest, EventAsked, ReadAsked, Readiness,
+    RollRequest, VerifyTokenRequest,
 };
 use bailey_trust::{Asked, Origin};
 use bailey_types::{Service, Sha256};
@@ -71,6 +71,15 @@ async fn a_token_is_verified_and_its_origin_signed() {
         }
     );
     assert_eq!(origin.principal, "token:ops");
+    let check = CheckAsked {
+        upstream: "model".into(),
+    };
+    let request = asked(&token, &["plugin:rw"], WireAsked::Check(check));
+    let checked = tokens.verify_token(request).await.unwrap().into_inner();
+    let origin = bailey_trust::verify::<Origin>(&checked.origin.unwrap(), &key).unwrap();
+    let upstream = "model".parse().unwrap();
+    assert_eq!(origin.statement.asked, Asked::Check { upstream });
+    assert_eq!(origin.statement.principal, "token:ops");
     let event = EventAsked {
         event_type: "a.b".into(),
         payload_sha256: hash.0.to_vec().into(),
@@ -110,6 +119,8 @@ async fn unknown_tokens_are_unauthenticated_and_malformed_questions_invalid() {
             .unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated);
     }
+    let stranger = tokens.verify_token(asked("bly_x", &[], call(b"short")));
+    assert_eq!(stranger.await.unwrap_err().code(), Code::Unauthenticated);
     for bad in [
         asked(&token, &["plugin:all"], read()),
         asked(&token, &[], call(b"short")),

@@ -378,3 +378,30 @@ async fn an_intermediate_that_somebody_put_in_place_is_not_issued_from() {
     std::fs::remove_file(&path).unwrap();
     broker.no_longer_says("no certificates are issued").await;
 }
+
+#[tokio::test]
+async fn a_rotation_that_fails_after_its_record_is_told_to_have_failed() {
+    let broker = Broker::start().await;
+    let admin = ready(&broker).await;
+    let before = serial(&status(&broker).await);
+    // Given a folder where the new file would be written,
+    let ctx = broker.stack.context(Service::Broker);
+    let in_the_way = ctx.settings.data_dir.join(".intermediate.age.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let refused = rotate(&broker, &admin).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    // then the log has both, and the old intermediate is in use.
+    let recorded = broker.audit.entry("pki.rotated").await;
+    let failed = broker.audit.entry("pki.not_rotated").await;
+    assert_eq!(
+        failed,
+        json!({ "not_done": ["pki.rotated"], "serial": recorded["serial"] })
+    );
+    assert_eq!(serial(&status(&broker).await), before);
+    // The permitted neighbour.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let rotated = rotate(&broker, &admin).await.unwrap();
+    let is_it = |fields: &serde_json::Value| fields["serial"] == rotated.serial.as_str();
+    broker.audit.entry_that("pki.rotated", is_it).await;
+    assert_eq!(broker.audit.count("pki.not_rotated"), 1);
+}

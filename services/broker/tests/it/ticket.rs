@@ -64,9 +64,8 @@ async fn ticket(
     let asked = MakeTicketRequest {
         decision: Some(signed),
         request: request.to_vec().into(),
-        container_id: "0123456789abcdef".repeat(4),
     };
-    let channel = broker.mesh(Service::Runner).channel(Service::Broker);
+    let channel = broker.mesh(Service::Engine).channel(Service::Broker);
     let mut tickets = TicketServiceClient::new(channel).max_decoding_message_size(16 << 20);
     tickets
         .make_ticket(asked)

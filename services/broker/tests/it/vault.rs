@@ -15,6 +15,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::harness::{Broker, logged};
+use crate::rollback::restore;
 
 fn set(name: &str, value: &str, grant_to: &[&str]) -> SetSecretRequest {
     SetSecretRequest {
@@ -310,10 +311,53 @@ async fn a_vault_that_is_earlier_than_the_lock_in_force_is_told() {
     let earlier = std::fs::read(&path).unwrap();
     broker.lock_greet(&admin).await;
     broker.stop().await;
-    std::fs::write(&path, earlier).unwrap();
+    // By the operator: another's would not be opened.
+    std::fs::remove_file(&path).unwrap();
+    restore(&broker, &earlier);
     broker.start_again().await;
     broker.says("the vault is earlier than bailey.lock").await;
     // Locked again, the vault has caught up.
     broker.lock_greet(&admin).await;
     broker.no_longer_says("earlier").await;
+}
+
+#[tokio::test]
+async fn whom_the_lock_names_is_registered_by_his_first_grant_and_a_slip_of_the_pen_is_not() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let mut vault = broker.vault(&admin).await;
+    let asked = |name: &str, to: &str| SetSecretRequest {
+        name: name.into(),
+        value: b"a value".to_vec().into(),
+        grant_to: vec![to.into()],
+        ..SetSecretRequest::default()
+    };
+    // Nothing is locked yet: then nobody knows what it is.
+    let refused = vault.set_secret(asked("one", "greet")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    broker.lock_greet(&admin).await;
+    for (secret, principal, kind) in [("one", "greet", "plugin"), ("two", "model", "consumer")] {
+        let set = vault.set_secret(asked(secret, principal)).await.unwrap();
+        let [registered] = set.into_inner().registered.try_into().unwrap();
+        assert_eq!(
+            (registered.name.as_str(), registered.kind.as_str()),
+            (principal, kind)
+        );
+        let is_it = |fields: &serde_json::Value| fields["principal"] == principal;
+        let told = broker.audit.entry_that("principal.registered", is_it).await;
+        assert_eq!(told["kind"], kind);
+    }
+    let again = vault.set_secret(asked("three", "greet")).await.unwrap();
+    assert!(again.into_inner().registered.is_empty());
+    let refused = vault.set_secret(asked("four", "gret")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("(did you mean greet?)")
+            && refused
+                .message()
+                .contains("bailey vault register-principal gret"),
+        "{refused}"
+    );
+    let listed = vault.list(ListRequest {}).await.unwrap().into_inner();
+    assert_eq!((listed.secrets.len(), listed.principals.len()), (3, 3));
 }

@@ -22,8 +22,10 @@ use super::asked::Asked;
 use super::connect;
 use super::failure::{Failure, Why};
 use super::key::Released;
+use super::origin::{self, Principal};
 use super::outgoing::{Outgoing, Progress, broken};
 use super::place::Place;
+use super::rate::Beginner;
 use super::record::Record;
 use super::{Live, Upstreams};
 
@@ -38,6 +40,8 @@ const MAX_NAME: usize = 32;
 struct Admitted {
     live: Arc<Live>,
     client: Service,
+    /// Who had the client ask, if the exchange is a check.
+    principal: Option<String>,
     asked: Asked,
     progress: Arc<Progress>,
     deadline: tokio::time::Instant,
@@ -51,22 +55,26 @@ impl Upstreams {
         client: Service,
         mut parts: Streaming<ExchangeRequest>,
     ) -> Result<mpsc::Receiver<Told>, Failure> {
-        let head = first(&mut parts).await.map_err(|why| {
+        let head = self.head(client, &mut parts).await.map_err(|why| {
             let failure = why.of("?");
             if !matches!(failure.why, Why::ClientGone) {
-                self.refused(client, &failure);
+                self.refused(client, None, &failure);
             }
             failure
         })?;
         let name: String = head.upstream.chars().take(MAX_NAME).collect();
-        let unbegun = |why: Why| {
+        let unbegun = |principal: Option<&str>, why: Why| {
             let failure = why.of(&name);
             if failure.why.is_refusal() {
-                self.refused(client, &failure);
+                self.refused(client, principal, &failure);
             }
             failure
         };
-        let admitted = self.admit(client, &head).map_err(unbegun)?;
+        let principal = self.origins.principal(client, &head);
+        let principal = principal.map_err(|why| unbegun(None, why))?;
+        let admitted = self.admit(client, principal.as_ref(), &head).await;
+        let principal = principal.as_ref().map(|principal| principal.name.as_str());
+        let admitted = admitted.map_err(|why| unbegun(principal, why))?;
         // Dropped, and so written, before the places are free.
         let mut record = self.record(&admitted);
         let (key, body) = match self.begin(&admitted, parts).await {
@@ -74,22 +82,59 @@ impl Upstreams {
             Err(why) => {
                 record.ended(Err(&why));
                 record.refused = why.is_refusal();
-                return Err(unbegun(why));
+                return Err(unbegun(principal, why));
             }
         };
         let sent = self.send(admitted, record, key, body).await;
         sent.map_err(|why| why.of(&name))
     }
 
-    /// Whether `client` may have what `head` asks for, now.
-    fn admit(&self, client: Service, head: &RequestHead) -> Result<Admitted, Why> {
+    /// What `client` wants.
+    async fn head(
+        &self,
+        client: Service,
+        parts: &mut Streaming<ExchangeRequest>,
+    ) -> Result<RequestHead, Why> {
+        let _place = self.unsaid(client)?;
+        first(parts).await
+    }
+
+    /// Whether `client`, or whoever had it ask, may have what `head` asks for; it may have to wait for its turn.
+    async fn admit(
+        &self,
+        client: Service,
+        principal: Option<&Principal>,
+        head: &RequestHead,
+    ) -> Result<Admitted, Why> {
         let live = self.live(&head.upstream, client)?;
+        if principal.is_some() && !origin::is_check(head, &live.upstream) {
+            let wrong = "it is for a check, and this is something else";
+            return Err(Why::Origin(wrong.to_owned()));
+        }
         let asked = Asked::parse(head, &live.upstream)?;
         let deadline = tokio::time::Instant::now() + live.upstream.timeout;
-        let places = [live.place(client)?, self.place(client)?];
+        let place = self.bounded(&live, deadline, live.place(client)).await;
+        let place = place.map_err(|why| {
+            let late = matches!(why, Why::Time(_));
+            let timeout = live.upstream.timeout;
+            if late { Why::NoTurn(timeout) } else { why }
+        })?;
+        // After a wait, the same upstream as the lock of the moment has it: no connection outlives its lock.
+        let waited = live;
+        let live = self.live(&head.upstream, client)?;
+        if !Arc::ptr_eq(&live.places, &waited.places) {
+            return Err(Why::Relocked);
+        }
+        let places = [place, self.place(client)?];
+        // Whoever shows a used one spends nothing: the checks are for all who may.
+        if let Some(principal) = principal {
+            self.origins.take(principal)?;
+        }
+        live.begin(principal.map_or(Beginner::Client(client), |_| Beginner::Check))?;
         Ok(Admitted {
             live,
             client,
+            principal: principal.map(|principal| principal.name.clone()),
             asked,
             progress: Arc::default(),
             deadline,
@@ -105,9 +150,10 @@ impl Upstreams {
     ) -> Result<(Option<Released>, Outgoing), Why> {
         let progress = Arc::clone(&admitted.progress);
         let body = Outgoing::new(parts, admitted.asked.body_bytes, progress);
-        let body = self.bounded(admitted, body).await?;
+        let (live, deadline) = (&admitted.live, admitted.deadline);
+        let body = self.bounded(live, deadline, body).await?;
         // Last: a client may take its time with the body, and a key that is revoked meanwhile is not sent.
-        let key = self.bounded(admitted, self.key(admitted)).await?;
+        let key = self.bounded(live, deadline, self.key(admitted)).await?;
         Ok((key, body))
     }
 
@@ -143,7 +189,7 @@ impl Upstreams {
             record.in_head(&found);
             Ok((head, answer))
         };
-        let (head, answer) = match self.bounded(&admitted, answered).await {
+        let (head, answer) = match self.bounded(&live, admitted.deadline, answered).await {
             Ok(answered) => answered,
             Err(why) => {
                 record.ended(Err(&why));
@@ -194,26 +240,27 @@ impl Upstreams {
                 () = client.closed() => Err(Why::ClientGone),
             }
         };
-        let end = self.bounded(&admitted, passed).await;
+        let (live, deadline) = (&admitted.live, admitted.deadline);
+        let end = self.bounded(live, deadline, passed).await;
         record.ended(end.as_ref().copied());
         // Before the client hears of the end: whoever knows of it finds it recorded, and its place free.
         let name = admitted.live.name.clone();
         drop((record, admitted));
         if let Err(why) = end {
-            last.send(Err(bailey_error::status(&why.of(name.as_str()))));
+            last.send(Err(why.of(name.as_str()).status()));
         }
     }
 
     /// Does `work` unless something ends the exchange before.
     async fn bounded<T>(
         &self,
-        admitted: &Admitted,
+        live: &Live,
+        deadline: tokio::time::Instant,
         work: impl Future<Output = Result<T, Why>>,
     ) -> Result<T, Why> {
-        let live = &admitted.live;
         tokio::select! {
             done = work => done,
-            () = sleep_until(admitted.deadline) => Err(Why::Time(live.upstream.timeout)),
+            () = sleep_until(deadline) => Err(Why::Time(live.upstream.timeout)),
             () = live.over.cancelled() => Err(Why::Relocked),
             () = self.ctx.shutdown.cancelled() => Err(Why::Stopping),
         }
@@ -225,6 +272,7 @@ impl Upstreams {
             auditor: self.auditor.clone(),
             upstream: admitted.live.name.clone(),
             client: admitted.client,
+            principal: admitted.principal.clone(),
             host: format!("{}:{}", url.host(), url.port()),
             method: admitted.asked.method.clone(),
             connection: None,

@@ -4,6 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bailey_error::{Classify, Kind};
+use tonic::Status;
+
+use super::rate::Spent;
+
+/// As the header of HTTP (RFC 9110, section 10.2.3).
+const RETRY_AFTER: &str = "retry-after";
 
 /// An exchange with `upstream` that failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,9 @@ pub(crate) enum Why {
     /// It is for others.
     #[error("{client} is not among its clients: name it in `clients:`")]
     NotAClient { client: &'static str },
+    /// What says who asked for a check does not say it.
+    #[error("it is not known who asked for the check: {0}; ask again")]
+    Origin(String),
     /// Nothing is in force.
     #[error("nothing can be sent without a usable lock: {0}")]
     NoLock(String),
@@ -55,6 +64,23 @@ pub(crate) enum Why {
         "{most} exchanges of {client} with it are open; the rest of what `max_concurrent` allows is kept for its other client: try again later"
     )]
     ShareBusy { client: &'static str, most: u32 },
+    /// Its turn is taken, or waited for.
+    #[error(
+        "an exchange of {client} with it is open, or waits for its turn, and `max_concurrent` is 1: try again later"
+    )]
+    Turn { client: &'static str },
+    /// Its turn did not come.
+    #[error("its turn did not come within the `timeout` of {}: `max_concurrent` is 1, and its other client had it: try again later", bailey_yaml::Span(*.0))]
+    NoTurn(Duration),
+    /// More than its rate.
+    #[error(
+        "{client} begins more exchanges with it than its `rate` of {} allows: try again in {} s, or raise it",
+        .spent.rate, seconds(.spent.wait)
+    )]
+    Rate { client: &'static str, spent: Spent },
+    /// The same of checks.
+    #[error("it is checked more often than {} allows: try again in {} s", .0.rate, seconds(.0.wait))]
+    Checks(Spent),
     /// The same among all.
     #[error(
         "{most} exchanges of {client} with upstreams are open, which is as many as one client may have: try again later"
@@ -117,6 +143,9 @@ pub(crate) enum Why {
     /// The client did not say what it wants.
     #[error("the client did not say within {} what it wants", bailey_yaml::Span(*.0))]
     Silent(Duration),
+    /// Nor did others of its.
+    #[error("{most} requests of {client} have not said yet what they want: try again later")]
+    Unsaid { client: &'static str, most: usize },
     /// The lock changed or took it away.
     #[error("a new lock changed or removed it: ask again")]
     Relocked,
@@ -155,7 +184,7 @@ impl Classify for Why {
         match self {
             Self::Asked(_) => Kind::InvalidArgument,
             Self::NoSuch => Kind::NotFound,
-            Self::NotAClient { .. } => Kind::PermissionDenied,
+            Self::NotAClient { .. } | Self::Origin(_) => Kind::PermissionDenied,
             Self::NoLock(_)
             | Self::KeyRefused { .. }
             | Self::KeyUnusable { .. }
@@ -168,7 +197,12 @@ impl Classify for Why {
             | Self::TooLarge { .. } => Kind::FailedPrecondition,
             Self::Busy { .. }
             | Self::ShareBusy { .. }
+            | Self::Turn { .. }
+            | Self::NoTurn(_)
+            | Self::Rate { .. }
+            | Self::Checks(_)
             | Self::AllBusy { .. }
+            | Self::Unsaid { .. }
             | Self::AllShareBusy { .. } => Kind::ResourceExhausted,
             Self::Time(_) | Self::Silent(_) => Kind::DeadlineExceeded,
             Self::Broker(_)
@@ -188,4 +222,21 @@ impl Classify for Failure {
     fn kind(&self) -> Kind {
         self.why.kind()
     }
+}
+
+impl Failure {
+    /// As its client gets it; `retry-after` says in how many seconds it may try again, where that is known.
+    pub(crate) fn status(&self) -> Status {
+        let mut status = bailey_error::status(self);
+        if let Why::Rate { spent, .. } | Why::Checks(spent) = &self.why {
+            let after = seconds(spent.wait).into();
+            status.metadata_mut().insert(RETRY_AFTER, after);
+        }
+        status
+    }
+}
+
+/// Whole seconds, of which the last counts.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }

@@ -20,6 +20,8 @@ pub(crate) struct Record {
     pub(crate) auditor: Auditor,
     pub(crate) upstream: UpstreamName,
     pub(crate) client: Service,
+    /// Who had the client ask, if it is a check.
+    pub(crate) principal: Option<String>,
     /// Host and port.
     pub(crate) host: String,
     pub(crate) method: Method,
@@ -128,6 +130,7 @@ impl Drop for Record {
         let fields = json!({
             "upstream": upstream,
             "client": client,
+            "principal": self.principal,
             "host": host,
             "address": line.map(|line| line.address.to_string()),
             "method": self.method.as_str(),

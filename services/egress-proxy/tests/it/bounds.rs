@@ -1,5 +1,8 @@
 //! Every bound of an exchange, and its neighbour.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use bailey_proto::egress::v1::{ExchangeRequest, RequestHead};
 use bailey_types::Service;
 use tokio::sync::mpsc;
@@ -56,7 +59,7 @@ async fn a_client_that_does_not_listen_does_not_hold_its_place() {
     failed(
         outside.get("").await,
         Code::ResourceExhausted,
-        "1 exchanges with it are open",
+        "an exchange of engine with it is open",
     );
     let closed = outside.audited("upstream.closed").await;
     assert!(
@@ -131,7 +134,7 @@ async fn an_upstream_has_so_many_exchanges_at_once() {
 async fn all_upstreams_together_have_so_many() {
     let script = |_: &Heard| vec![say(STARTED), Step::Wait, say(&chunk(b""))];
     let mut outside = Outside::plain("", script).await;
-    let bounds = "{url: http://api.example.com, max_concurrent: 64}";
+    let bounds = "{url: http://api.example.com, max_concurrent: 64, rate: 100/s}";
     let both = format!("upstreams: {{api: {bounds}, other: {bounds}}}\n");
     outside.world.reconfigure(&both);
     let to = |upstream: &str| RequestHead {
@@ -185,6 +188,94 @@ async fn one_client_leaves_a_place_to_the_other() {
     failed(refused, Code::ResourceExhausted, words);
     outside.say(Service::Engine, messages()).await.unwrap();
     drop(open);
+    outside.world.stop().await;
+}
+
+#[tokio::test]
+async fn two_clients_of_one_place_take_turns() {
+    let outside = Outside::plain("max_concurrent: 1", |_| {
+        vec![say(STARTED), Step::Wait, say(&chunk(b""))]
+    })
+    .await;
+    let messages = || vec![of_head(head("GET", ""))];
+    let first = outside.say(Service::Engine, messages()).await.unwrap();
+    // The worker waits, with one request; the engine may not get in before it.
+    let mut waiting = Box::pin(outside.say(Service::Worker, messages()));
+    let refused = async {
+        // What of the worker comes second is refused: then the first one waits.
+        let second = outside.ask_as(Service::Worker, head("GET", ""), &[]);
+        failed(second.await, Code::ResourceExhausted, "waits for its turn");
+        outside.get("").await
+    };
+    let refused = tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("it has had no turn yet"),
+        refused = refused => refused,
+    };
+    let words = "an exchange of engine with it is open";
+    failed(refused, Code::ResourceExhausted, words);
+    assert_eq!(outside.server.heard.lock().unwrap().len(), 1);
+    outside.server.go_on();
+    first.whole().await.unwrap().end.unwrap();
+    let turn = waiting.await.unwrap();
+    outside.server.go_on();
+    turn.whole().await.unwrap().end.unwrap();
+    outside.world.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_its_turn_waits_no_longer_than_its_timeout() {
+    let outside = Outside::plain("max_concurrent: 1\ntimeout: 1s", |_| vec![Step::Wait]).await;
+    let long = outside.get("");
+    let waiting = async {
+        outside.server.asked(1).await;
+        let client = Service::Worker;
+        outside.ask_as(client, head("GET", ""), &[]).await
+    };
+    let (long, waiting) = tokio::join!(long, waiting);
+    failed(long, Code::DeadlineExceeded, "`timeout` of 1s");
+    // It had its turn at the last moment, or not at all.
+    let status = waiting.unwrap_err();
+    let codes = [Code::ResourceExhausted, Code::DeadlineExceeded];
+    assert!(codes.contains(&status.code()), "{status}");
+    outside.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_has_so_many_requests_and_takes_none_from_the_other() {
+    let outside = Outside::plain("rate: 1000/s", |_| answer("200 OK", b"")).await;
+    let (say, silent): (Vec<_>, Vec<_>) = (0..64).map(|_| mpsc::channel(1)).unzip();
+    let opening = silent
+        .into_iter()
+        .map(|said| Box::pin(outside.open(Service::Engine, said)));
+    let mut opening: Vec<_> = opening.collect();
+    let refused = async {
+        // They come one after the other.
+        loop {
+            if let Err(refused) = outside.get("").await {
+                return refused;
+            }
+        }
+    };
+    let all = poll_fn(|cx| {
+        for one in &mut opening {
+            assert!(one.as_mut().poll(cx).is_pending());
+        }
+        Poll::<()>::Pending
+    });
+    let refused = tokio::select! {
+        refused = refused => refused,
+        () = all => unreachable!(),
+    };
+    let words = "64 requests of engine have not said yet";
+    failed::<()>(Err(refused), Code::ResourceExhausted, words);
+    let worker = outside.ask_as(Service::Worker, head("GET", ""), &[]).await;
+    assert_eq!(worker.unwrap().head.status, 200);
+    // One that speaks makes room.
+    say[0].send(of_head(head("GET", ""))).await.unwrap();
+    assert_eq!(opening.remove(0).await.unwrap().head.status, 200);
+    assert_eq!(outside.get("").await.unwrap().head.status, 200);
+    drop(opening);
     outside.world.stop().await;
 }
 

@@ -1,17 +1,15 @@
 //! What a lease leads to.
 
 use bailey_lease::Kind;
+use bailey_trust::EgressLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::server::Echo;
+use crate::server::{Echo, with_an_echo};
 use crate::world::{PLUGIN, PUBLIC, World};
 
 #[tokio::test]
 async fn every_connection_is_an_event_with_its_bytes_both_ways() {
-    let world = World::start(&["api.example.com:8080"]).await;
-    let echo = Echo::plain().await;
-    world.beyond.name("api.example.com", &[PUBLIC]);
-    world.beyond.stand(PUBLIC, 8080, echo.address);
+    let (world, echo) = with_an_echo(&["api.example.com:8080"], EgressLimits::default()).await;
     let decision = world.decision();
     let line = world.signed(&decision, bailey_types::Service::Policy);
     let (_control, token) = world.lease(line).await.unwrap();

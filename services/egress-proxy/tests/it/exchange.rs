@@ -1,7 +1,9 @@
 //! The other ends: a broker that releases keys, and a client on the mesh.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use bailey_mesh::Mesh;
 use bailey_proto::broker::v1::upstream_key_service_server::{
     UpstreamKeyService, UpstreamKeyServiceServer,
 };
@@ -20,7 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::script::{Heard, Scripted, Step};
 use crate::server::Authority;
-use crate::world::{PUBLIC, World};
+use crate::world::World;
 
 /// The key of every upstream that has one. What is percent-encoded, escaped and in base64 of it differs from it.
 pub const KEY: &str = "sk-live+0123/4567\"89=AbCd";
@@ -67,6 +69,8 @@ pub struct Outside {
     pub vault: Vault,
     pub server: Scripted,
     pub authority: Authority,
+    /// Of the clients: each has one connection, as the services have.
+    meshes: Mutex<BTreeMap<Service, Mesh>>,
     _broker: Served,
 }
 
@@ -93,8 +97,7 @@ impl Outside {
 
     async fn with(upstreams: &str, authority: Authority, server: Scripted, port: u16) -> Self {
         let world = World::with_upstreams(upstreams).await;
-        world.beyond.name(HOST, &[PUBLIC]);
-        world.beyond.stand(PUBLIC, port, server.address);
+        world.beyond.serve(HOST, port, server.address);
         let vault = Vault {
             value: Arc::new(Mutex::new(Ok(KEY.to_owned()))),
             secret: Arc::new(Mutex::new(SECRET.to_owned())),
@@ -108,6 +111,7 @@ impl Outside {
             vault,
             server,
             authority,
+            meshes: Mutex::default(),
             _broker: broker,
         }
     }
@@ -154,7 +158,7 @@ impl Outside {
         client: Service,
         said: mpsc::Receiver<ExchangeRequest>,
     ) -> Result<Open, Status> {
-        let mesh = self.world.stack.mesh(client);
+        let mesh = self.mesh(client);
         let mut client = UpstreamServiceClient::new(mesh.channel(Service::EgressProxy));
         let answer = client.exchange(ReceiverStream::new(said)).await?;
         let mut parts = answer.into_inner();
@@ -163,11 +167,14 @@ impl Outside {
             exchange_response::Part::Head(head) => head,
             exchange_response::Part::Body(_) => return Err(Status::internal("no head")),
         };
-        Ok(Open {
-            head,
-            parts,
-            _mesh: mesh,
-        })
+        Ok(Open { head, parts })
+    }
+
+    fn mesh(&self, client: Service) -> Mesh {
+        let mut meshes = self.meshes.lock().unwrap();
+        let mesh = meshes.entry(client);
+        mesh.or_insert_with(|| self.world.stack.mesh(client))
+            .clone()
     }
 
     /// The configuration of the moment of [`Self::keyed`] with other lines.
@@ -192,7 +199,6 @@ impl Outside {
 pub struct Open {
     pub head: ResponseHead,
     pub parts: Streaming<ExchangeResponse>,
-    _mesh: bailey_mesh::Mesh,
 }
 
 /// An answer that has ended.
@@ -287,6 +293,7 @@ pub fn head(method: &str, path: &str) -> RequestHead {
         path: path.to_owned(),
         headers: Vec::new(),
         body_bytes: None,
+        origin: None,
     }
 }
 

@@ -3,20 +3,16 @@
 use std::time::Duration;
 
 use bailey_lease::{Kind, Token};
-use bailey_trust::UNTRUSTED;
+use bailey_trust::{EgressLimits, UNTRUSTED};
 use bailey_types::{ImageId, Serial, Service, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
-use crate::server::Echo;
+use crate::server::{Echo, with_an_echo};
 use crate::world::{PUBLIC, World};
 
 async fn with_a_server(egress: &[&str]) -> (World, Echo) {
-    let world = World::start(egress).await;
-    let echo = Echo::plain().await;
-    world.beyond.name("api.example.com", &[PUBLIC]);
-    world.beyond.stand(PUBLIC, 8080, echo.address);
-    (world, echo)
+    with_an_echo(egress, EgressLimits::default()).await
 }
 
 async fn at_its_end(mut stream: UnixStream) -> Vec<u8> {

@@ -4,15 +4,11 @@ use bailey_lease::Kind;
 use bailey_trust::EgressLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::server::Echo;
-use crate::world::{PUBLIC, World};
+use crate::server::{Echo, with_an_echo};
+use crate::world::World;
 
 async fn world(limits: EgressLimits) -> (World, Echo) {
-    let world = World::with_limits(&["api.example.com:8080"], limits).await;
-    let echo = Echo::plain().await;
-    world.beyond.name("api.example.com", &[PUBLIC]);
-    world.beyond.stand(PUBLIC, 8080, echo.address);
-    (world, echo)
+    with_an_echo(&["api.example.com:8080"], limits).await
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 )]
 
 mod bounds;
+mod checks;
 mod connections;
 mod ends;
 mod exchange;
@@ -15,6 +16,8 @@ mod hostile;
 mod leases;
 mod limits;
 mod locks;
+mod memory;
+mod rates;
 mod script;
 mod server;
 mod tls;

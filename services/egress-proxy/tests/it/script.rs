@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+
+use crate::server::listen;
 
 /// What takes longer than this will not happen.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -67,6 +68,8 @@ struct Shared {
     requests: watch::Sender<usize>,
     opened: watch::Sender<usize>,
     ended: watch::Sender<usize>,
+    /// Bytes of answers that were taken.
+    said: watch::Sender<usize>,
     go: Arc<Semaphore>,
 }
 
@@ -88,34 +91,21 @@ impl Scripted {
         tls: Option<TlsAcceptor>,
         script: impl Fn(&Heard) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Shared {
             script: Arc::new(script),
             heard: Arc::default(),
             requests: watch::Sender::new(0),
             opened: watch::Sender::new(0),
             ended: watch::Sender::new(0),
+            said: watch::Sender::new(0),
             go: Arc::new(Semaphore::new(0)),
         };
-        let (kept, mut tasks) = (shared.clone(), JoinSet::new());
-        tasks.spawn(async move {
-            let mut clients = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (tls, shared) = (tls.clone(), kept.clone());
-                clients.spawn(async move {
-                    match tls {
-                        // A client that does not trust it is no failure of the server.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &shared).await,
-                            Err(error) => drop(error),
-                        },
-                        None => serve(stream, &shared).await,
-                    }
-                });
-            }
-        });
+        let kept = shared.clone();
+        let (address, tasks) = listen(tls, move |stream| {
+            let shared = kept.clone();
+            async move { serve(stream, &shared).await }
+        })
+        .await;
         Self {
             address,
             heard: Arc::clone(&shared.heard),
@@ -137,6 +127,11 @@ impl Scripted {
     /// Waits until so many connections have ended, in all.
     pub async fn ended(&self, times: usize) {
         reach(&self.shared.ended, times).await;
+    }
+
+    /// Tells how many bytes of answers were taken, whenever there are more.
+    pub fn said(&self) -> watch::Receiver<usize> {
+        self.shared.said.subscribe()
     }
 
     /// How many connections there were.
@@ -162,7 +157,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
         let steps = (shared.script)(&heard);
         shared.heard.lock().unwrap().push(heard);
         shared.requests.send_modify(|count| *count += 1);
-        if perform(&mut stream, steps, &shared.go).await.is_none() {
+        if perform(&mut stream, steps, shared).await.is_none() {
             break;
         }
     }
@@ -174,7 +169,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
 async fn perform(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     steps: Vec<Step>,
-    go: &Semaphore,
+    Shared { said, go, .. }: &Shared,
 ) -> Option<()> {
     for step in steps {
         let (bytes, times) = match step {
@@ -192,6 +187,7 @@ async fn perform(
         };
         for _ in 0..times {
             stream.write_all(&bytes).await.ok()?;
+            said.send_modify(|said| *said += bytes.len());
         }
         stream.flush().await.ok()?;
     }
@@ -208,6 +204,10 @@ async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Heard> {
         head: text.trim_end().to_owned(),
         body: Vec::new(),
     };
+    if heard.line().contains("/deaf") {
+        // Its body is never taken.
+        return Some(heard);
+    }
     if let Some(length) = heard.header("content-length") {
         let mut body = vec![0; length.parse().unwrap()];
         stream.read_exact(&mut body).await.ok()?;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bailey_trust::EgressLimits;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::world::World;
 
 /// A server that says everything back, and keeps it.
 pub struct Echo {
@@ -67,6 +70,50 @@ pub fn server_name(name: &str) -> ServerName<'static> {
     ServerName::try_from(name.to_owned()).unwrap()
 }
 
+/// A connection, with or without TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Has every connection served with `serve`, over TLS where `tls` is given, for as long as the tasks live.
+pub async fn listen<F>(
+    tls: Option<TlsAcceptor>,
+    serve: impl Fn(Box<dyn Stream>) -> F + Clone + Send + 'static,
+) -> (SocketAddr, JoinSet<()>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut clients = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tls, serve) = (tls.clone(), serve.clone());
+            clients.spawn(async move {
+                let Some(tls) = tls else {
+                    return serve(Box::new(stream)).await;
+                };
+                match tls.accept(stream).await {
+                    Ok(stream) => serve(Box::new(stream)).await,
+                    // A client that does not trust it, or is cut off, is no failure of the server.
+                    Err(error) => drop(error),
+                }
+            });
+        }
+    });
+    (address, tasks)
+}
+
+/// A service under a lock with these bounds, which lets the plugin reach `egress`, and a server that stands at port 8080 of `api.example.com`.
+pub async fn with_an_echo(egress: &[&str], limits: EgressLimits) -> (World, Echo) {
+    let world = World::with_limits(egress, limits).await;
+    let echo = Echo::plain().await;
+    world.beyond.serve("api.example.com", 8080, echo.address);
+    (world, echo)
+}
+
 impl Echo {
     /// Over plain TCP.
     pub async fn plain() -> Self {
@@ -79,28 +126,13 @@ impl Echo {
     }
 
     async fn start(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&heard);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut clients = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (tls, kept) = (tls.clone(), Arc::clone(&kept));
-                clients.spawn(async move {
-                    match tls {
-                        // A client that is cut off is no failure of the server.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => echo(stream, &kept).await,
-                            Err(error) => drop(error),
-                        },
-                        None => echo(stream, &kept).await,
-                    }
-                });
-            }
-        });
+        let (address, tasks) = listen(tls, move |stream| {
+            let kept = Arc::clone(&kept);
+            async move { echo(stream, &kept).await }
+        })
+        .await;
         Self {
             address,
             heard,

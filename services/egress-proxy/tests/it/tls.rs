@@ -120,8 +120,7 @@ async fn on_port_443_nothing_but_tls_passes() {
 async fn a_refused_client_that_does_not_read_is_cut_off_all_the_same() {
     let world = World::start(&["api.example.com:443"]).await;
     let flood = Flood::start().await;
-    world.beyond.name("api.example.com", &[PUBLIC]);
-    world.beyond.stand(PUBLIC, 443, flood.address);
+    world.beyond.serve("api.example.com", 443, flood.address);
     let (_control, token) = world.leased().await;
     let mut stream = world.connect(&token, "api.example.com", 443).await.unwrap();
     // Not even the alert fits in between any more.

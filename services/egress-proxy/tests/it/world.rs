@@ -14,7 +14,7 @@ use bailey_plugin::{Limits, Manifest};
 use bailey_proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
 use bailey_proto::audit::v1::{
     AppendRequest, AppendResponse, CheckpointRequest, CheckpointResponse, CosignRequest,
-    CosignResponse, EntriesRequest, EntriesResponse, Entry,
+    CosignResponse, EntriesRequest, EntriesResponse, Entry, LatestRequest, LatestResponse,
 };
 use bailey_service::Context;
 use bailey_test::{Served, TestStack};
@@ -78,6 +78,10 @@ impl AuditService for Kept {
     ) -> Result<Response<EntriesResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
+
+    async fn latest(&self, _: Request<LatestRequest>) -> Result<Response<LatestResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
 }
 
 /// What is beyond the service.
@@ -128,6 +132,12 @@ impl Beyond {
     pub fn stand(&self, address: &str, port: u16, server: SocketAddr) {
         let at = SocketAddr::new(address.parse().unwrap(), port);
         self.servers.lock().unwrap().insert(at, server);
+    }
+
+    /// `name` leads to `server`, at [`PUBLIC`].
+    pub fn serve(&self, name: &str, port: u16, server: SocketAddr) {
+        self.name(name, &[PUBLIC]);
+        self.stand(PUBLIC, port, server);
     }
 
     /// What was connected to so far.

@@ -1,4 +1,4 @@
-//! One job on its way to a runner: request, decision, lease, assignment.
+//! One job on its way to a runner: request, decision, ticket and lease, assignment.
 
 use std::time::Duration;
 
@@ -7,15 +7,20 @@ use bailey_proto::engine::v1::{Assignment, LeaseResponse};
 use bailey_proto::policy::v1::decide_request::AskedBy as Asked;
 use bailey_proto::policy::v1::decide_response::Outcome;
 use bailey_proto::policy::v1::{Allowed, DecideRequest, DecideResponse, Denied, PipelineStep};
+use bailey_proto::trust::v1::Signed;
 use bailey_trust::{Decision, verify};
 use bailey_types::{DecisionId, Sha256};
+use tokio::time::Instant;
 use tonic::Code;
 
+use crate::fleet::Lease;
 use crate::job::{AskedBy, Input, Job};
 use crate::state::State;
 use crate::view::{self, Locked};
 use crate::work::Work;
 use crate::{db, report, request, service};
+
+use super::ticket::{self, NotMade};
 
 /// How long a job waits that policy could not judge, when it is the job and not policy.
 const JOB_PAUSE: Duration = Duration::from_secs(10);
@@ -54,10 +59,7 @@ pub(super) async fn one(
     };
     match decide(state, job, input, request).await {
         Ok(Outcome::Allowed(allowed)) => match check(state, job, &allowed) {
-            Ok(decision) => {
-                assign(state, runner, job, (decision, allowed), timeout).await?;
-                Ok(Assigned::Done)
-            }
+            Ok(decision) => assign(state, runner, job, (decision, allowed), timeout).await,
             Err(problem) => put_off(state, job, (&problem, JOB_PAUSE)).await,
         },
         // Policy sees the same lock in a moment, or the operator must act; the job has done nothing wrong.
@@ -229,43 +231,103 @@ fn check(state: &State, job: &Job, allowed: &Allowed) -> Result<DecisionId, Stri
     }
 }
 
+/// Writes the lease down while the broker makes the ticket: neither needs the other, and both wait for a disk. Then the runner gets both.
 async fn assign(
     state: &State,
     runner: &str,
     job: &Job,
     (decision, allowed): (DecisionId, Allowed),
     timeout: Duration,
-) -> Result<(), report::Error> {
-    let signed = allowed.decision.unwrap_or_default();
-    let mut work = Work::begin(state).await?;
-    if !work.lease(job, runner, (decision, &signed)).await? {
-        return Ok(());
+) -> Result<Assigned, report::Error> {
+    let signed = allowed.decision.clone().unwrap_or_default();
+    let begun = Instant::now();
+    let written = async {
+        let leased = lease(state, runner, job, (decision, &signed)).await;
+        (leased, Instant::now())
+    };
+    let (made, (leased, written_at)) = tokio::join!(ticket::make(state, allowed), written);
+    if !leased? {
+        // A ticket that nobody uses is no harm.
+        return Ok(Assigned::Done);
     }
-    if job.lasts() {
-        db::service::begin(work.db(), job.id).await?;
-    }
-    work.commit(state).await?;
+    let lease = (job.id, job.attempt);
+    let ticket = match made {
+        Ok(made) => made,
+        Err(NotMade::Refused(reason)) => {
+            let refused = report::refused(state, lease, reason).await;
+            return kept(state, runner, lease, refused).map(|()| Assigned::Done);
+        }
+        Err(NotMade::Outdated(why)) => {
+            let taken = report::take_back(state, lease, &why).await;
+            return kept(state, runner, lease, taken).map(|()| Assigned::Done);
+        }
+        Err(NotMade::Unavailable(why)) => {
+            let taken = report::take_back(state, lease, &why).await;
+            return kept(state, runner, lease, taken).map(|()| Assigned::Postponed(why));
+        }
+    };
+    let waited = ticket.ready_at.saturating_duration_since(written_at);
+    let (made_us, waited_us) = (micros(ticket.ready_at - begun), micros(waited));
+    tracing::info!(job.id = %job.id, job.attempt = job.attempt, ticket.made_us = made_us, ticket.waited_us = waited_us, "assigned {}.{}", job.plugin, job.command);
     let assignment = Assignment {
         job_id: job.id.to_string(),
         attempt: job.attempt,
         plugin: job.plugin.to_string(),
         command: job.command.to_string(),
         decision: Some(signed),
-        request: allowed.request,
+        ticket: Some(ticket.signed),
+        sealed: ticket.sealed,
+        ticket_us: waited_us,
         timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
         lasts: job.lasts(),
     };
     let message = LeaseResponse {
         message: Some(Message::Assignment(assignment)),
     };
-    let lease = (job.id, job.attempt);
     let assigned = if job.lasts() {
         state.fleet.assign_lasting(runner, lease, message)
     } else {
         state.fleet.assign(runner, lease, message)
     };
     if !assigned {
-        report::take_back(state, lease).await?;
+        let why = "the runner was gone before it got the job";
+        let taken = report::take_back(state, lease, why).await;
+        kept(state, runner, lease, taken)?;
     }
-    Ok(())
+    Ok(Assigned::Done)
+}
+
+/// A lease that could not be ended, and that no runner knows, is given up as one that its runner does not hold.
+fn kept(
+    state: &State,
+    runner: &str,
+    lease: Lease,
+    ended: Result<(), report::Error>,
+) -> Result<(), report::Error> {
+    if ended.is_err() {
+        state.fleet.book(runner, lease);
+    }
+    ended
+}
+
+/// Answers false where the job is not queued any more.
+async fn lease(
+    state: &State,
+    runner: &str,
+    job: &Job,
+    decision: (DecisionId, &Signed),
+) -> Result<bool, report::Error> {
+    let mut work = Work::begin(state).await?;
+    if !work.lease(job, runner, decision).await? {
+        return Ok(false);
+    }
+    if job.lasts() {
+        db::service::begin(work.db(), job.id).await?;
+    }
+    work.commit(state).await?;
+    Ok(true)
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

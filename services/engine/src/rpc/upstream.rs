@@ -10,7 +10,10 @@ use bailey_types::UpstreamName;
 use tonic::{Request, Response, Status};
 
 use super::{Api, parse};
-use crate::upstream::{self, Checked};
+use crate::upstream::{self, Checked, Unchecked};
+
+/// Seconds, as in HTTP.
+const RETRY_AFTER: &str = "retry-after";
 
 #[tonic::async_trait]
 impl UpstreamService for Api {
@@ -31,8 +34,10 @@ impl UpstreamService for Api {
         &self,
         request: Request<CheckUpstreamRequest>,
     ) -> Result<Response<CheckUpstreamResponse>, Status> {
-        let name: UpstreamName = parse(&request.into_inner().name).map_err(|e| *e)?;
-        let checked = upstream::check(&self.state, &name).await;
+        let CheckUpstreamRequest { name, origin } = request.into_inner();
+        let name: UpstreamName = parse(&name).map_err(|e| *e)?;
+        let origin = origin.ok_or_else(|| Status::invalid_argument("origin is missing"))?;
+        let checked = upstream::check(&self.state, &name, origin).await;
         let Checked {
             status,
             took,
@@ -40,7 +45,7 @@ impl UpstreamService for Api {
             secret,
             received_bytes,
             failure,
-        } = checked.map_err(|e| bailey_error::status(&e))?;
+        } = checked.map_err(|e| unchecked(&e))?;
         Ok(Response::new(CheckUpstreamResponse {
             status: status.map_or(0, |status| status.as_u16().into()),
             duration_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
@@ -50,6 +55,17 @@ impl UpstreamService for Api {
             secret: secret.map_or_else(String::new, |secret| secret.to_string()),
         }))
     }
+}
+
+/// With what egress-proxy says of when to try again.
+fn unchecked(error: &Unchecked) -> Status {
+    let mut status = bailey_error::status(error);
+    if let Unchecked::Refused(refused) = error
+        && let Some(after) = refused.metadata().get(RETRY_AFTER)
+    {
+        status.metadata_mut().insert(RETRY_AFTER, after.clone());
+    }
+    status
 }
 
 fn shown((name, upstream): (&UpstreamName, &Upstream)) -> wire::Upstream {
@@ -67,6 +83,7 @@ fn shown((name, upstream): (&UpstreamName, &Upstream)) -> wire::Upstream {
         clients: clients.map(|client| client.service().to_string()).collect(),
         timeout_ms: i64::try_from(upstream.timeout.as_millis()).unwrap_or(i64::MAX),
         max_concurrent: upstream.max_concurrent,
+        rate: upstream.rate.to_string(),
         check: upstream.check.clone(),
         own_ca: upstream.ca.is_some(),
     }

@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up must fail"
 )]
 
+mod broker;
 mod intake;
 mod pipeline;
 mod policy;
@@ -14,5 +15,6 @@ mod runner;
 mod service;
 mod stack;
 mod stored;
+mod ticket;
 mod upstream;
 mod work;

@@ -4,7 +4,7 @@ use bailey_proto::engine::v1::JobStatus;
 use bailey_proto::policy::v1::decide_request::AskedBy;
 use serde_json::json;
 
-use crate::runner::{TestRunner, request};
+use crate::runner::TestRunner;
 use crate::stack::TestEngine;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn an_event_runs_a_pipeline_step_by_step() {
         ),
         ("chain", "one", "thing.seen")
     );
-    let got = request(&one);
+    let got = engine.request(&one);
     assert_eq!(got["payload"]["payload"], json!({"n": 1}));
     assert_eq!(got["context"]["ductile_step_id"], "one");
     assert_eq!(got["context"]["ductile_route_max_depth"], 2);
@@ -49,7 +49,7 @@ async fn an_event_runs_a_pipeline_step_by_step() {
         matches!(asked.asked_by, Some(AskedBy::ParentDecision(parent)) if Some(&parent) == one.decision.as_ref())
     );
     assert_eq!(asked.pipeline_step.unwrap().instance_id, step.instance_id);
-    let got = request(&two);
+    let got = engine.request(&two);
     assert_eq!(
         got["payload"]["payload"],
         json!({
@@ -101,7 +101,7 @@ async fn a_step_without_events_still_leads_on() {
         .printed(&one, r#"{"status":"ok","result":"quiet"}"#)
         .await;
     let two = runner.job().await;
-    let got = request(&two);
+    let got = engine.request(&two);
     assert_eq!(got["event"]["type"], "ductile.step.succeeded");
     assert_eq!(got["event"]["payload"]["result"], "quiet");
 }

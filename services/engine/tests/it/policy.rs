@@ -35,7 +35,8 @@ pub fn start(stack: &TestStack) -> Policy {
         asked: Mutex::default(),
         questions: Semaphore::new(0),
     });
-    let routes = Routes::new(DecisionServiceServer::from_arc(Arc::clone(&shared)));
+    let decisions = DecisionServiceServer::from_arc(Arc::clone(&shared));
+    let routes = Routes::new(decisions.max_decoding_message_size(16 << 20));
     Policy {
         shared,
         _served: stack.serve(Service::Policy, routes),

@@ -200,8 +200,3 @@ pub fn held(assignment: &wire::Assignment) -> wire::HeldLease {
         attempt: assignment.attempt,
     }
 }
-
-/// The request in an assignment.
-pub fn request(assignment: &wire::Assignment) -> serde_json::Value {
-    serde_json::from_slice(&assignment.request).unwrap()
-}

@@ -12,7 +12,7 @@ use bailey_trust::{Lock, ServiceTerms};
 use serde_json::json;
 use tonic::Code;
 
-use crate::runner::{TestRunner, held, request};
+use crate::runner::{TestRunner, held};
 use crate::stack::{TestEngine, lock};
 
 /// The lock of these tests, with a service, and a pipeline that its events start.
@@ -84,7 +84,7 @@ async fn a_service_has_no_end_and_takes_no_slot_from_calls() {
     let service = runner.job().await;
     assert_eq!((service.lasts, service.timeout_ms), (true, 0));
     assert_eq!(service.command, "serve");
-    assert_eq!(request(&service).get("deadline_at"), None);
+    assert_eq!(engine.request(&service).get("deadline_at"), None);
     let found = engine.job(&job).await;
     assert_eq!(
         (found.status(), found.max_attempts, found.principal.as_str()),
@@ -148,7 +148,10 @@ async fn a_line_is_applied_when_it_comes_and_only_once() {
     assert_eq!((found.result.as_str(), found.logs.len()), ("r1", 1));
     engine.submit("watcher", "poll", "").await;
     let call = runner.job().await;
-    assert_eq!(request(&call)["state"], json!({"seen": 1, "more": true}));
+    assert_eq!(
+        engine.request(&call)["state"],
+        json!({"seen": 1, "more": true})
+    );
 }
 
 fn wire_decision(

@@ -22,6 +22,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
+use crate::broker::{self, Broker};
 use crate::policy::{self, Policy};
 
 const CONFIG: &str = "
@@ -41,6 +42,7 @@ upstreams:
   bell: {url: 'https://ntfy.example.com', address: 192.168.1.20, clients: [engine]}
   cut: {url: 'https://api.example.com', check: /cut}
   headless: {url: 'https://api.example.com', check: /headless}
+  busy: {url: 'https://api.example.com', check: /busy}
   silent: {url: 'https://api.example.com', check: /silent}
 ";
 
@@ -116,6 +118,7 @@ pub fn lock(serial: u64) -> Lock {
 pub struct TestEngine {
     pub stack: TestStack,
     pub policy: Policy,
+    pub broker: Broker,
     options: engine::Options,
     running: Option<(Context, JoinHandle<anyhow::Result<()>>)>,
     gateway: Mesh,
@@ -140,6 +143,16 @@ impl TestEngine {
         Self::locked(options).await
     }
 
+    /// One that waits so long for policy and the broker, and so long before it asks them again.
+    pub async fn waits(decision_timeout: Duration, backoff: Duration) -> Self {
+        let options = engine::Options {
+            decision_timeout,
+            policy_backoff: (backoff, backoff),
+            ..engine::Options::default()
+        };
+        Self::as_told(options).await
+    }
+
     /// Without a lock.
     pub async fn unlocked() -> Self {
         Self::with(engine::Options::default()).await
@@ -152,12 +165,22 @@ impl TestEngine {
     }
 
     async fn with(options: engine::Options) -> Self {
-        let stack = TestStack::new();
-        let policy = policy::start(&stack);
         let options = engine::Options {
             policy_backoff: (Duration::from_millis(5), Duration::from_millis(20)),
             ..options
         };
+        Self::begun(options).await
+    }
+
+    async fn as_told(options: engine::Options) -> Self {
+        let engine = Self::begun(options).await;
+        engine.stack.write_lock(&lock(1));
+        engine
+    }
+
+    async fn begun(options: engine::Options) -> Self {
+        let stack = TestStack::new();
+        let (policy, broker) = (policy::start(&stack), broker::start(&stack));
         let mut engine = Self {
             gateway: stack.mesh(Service::Gateway),
             scheduler: stack.mesh(Service::Scheduler),
@@ -165,6 +188,7 @@ impl TestEngine {
             runner: stack.mesh(Service::Runner),
             stack,
             policy,
+            broker,
             options,
             running: None,
         };
@@ -315,6 +339,11 @@ impl TestEngine {
             source: "api".to_owned(),
             ..wire::EmitEventRequest::default()
         }
+    }
+
+    /// The request in an assignment.
+    pub fn request(&self, assignment: &wire::Assignment) -> serde_json::Value {
+        serde_json::from_slice(&self.broker.opened(assignment)).unwrap()
     }
 
     /// Puts a job in and answers its id.

@@ -9,6 +9,7 @@ use bailey_proto::egress::v1::upstream_service_server::{
 };
 use bailey_proto::egress::v1::{RequestHead, exchange_request, exchange_response};
 use bailey_proto::engine::v1::{CheckUpstreamRequest, CheckUpstreamResponse, ListUpstreamsRequest};
+use bailey_proto::trust::v1::Signed;
 use bailey_test::Served;
 use bailey_types::Service;
 use engine::upstream::{Client, Error, Sent};
@@ -89,6 +90,12 @@ impl Exchanges for EgressProxy {
             "/echo" => iter::once(head(201))
                 .chain(pieces.into_iter().map(piece))
                 .collect(),
+            "/busy" => {
+                let mut busy = Status::resource_exhausted("the upstream busy: try again in 7 s");
+                busy.metadata_mut().insert("retry-after", 7.into());
+                busy.metadata_mut().insert("more", 7.into());
+                return Err(busy);
+            }
             path => {
                 let why = format!("the upstream bell: no key for {path:?}");
                 return Err(Status::failed_precondition(why));
@@ -107,9 +114,18 @@ impl Exchanges for EgressProxy {
     }
 }
 
+/// Who asks. The engine does not look at it.
+fn origin() -> Signed {
+    Signed {
+        payload: "who asked".into(),
+        signature: "the broker's".into(),
+    }
+}
+
 async fn check(engine: &TestEngine, name: &str) -> Result<CheckUpstreamResponse, Status> {
     let request = CheckUpstreamRequest {
         name: name.to_owned(),
+        origin: Some(origin()),
     };
     let checked = engine.upstreams().check_upstream(request).await;
     checked.map(Response::into_inner)
@@ -137,6 +153,7 @@ async fn a_check_asks_for_what_is_locked_and_tells_how_it_went() {
         path: "/models".to_owned(),
         headers: Vec::new(),
         body_bytes: Some(0),
+        origin: Some(origin()),
     };
     assert_eq!((asked, pieces), (expected, Vec::new()));
 
@@ -164,6 +181,21 @@ async fn a_check_without_egress_proxy_says_that_it_is_away() {
 }
 
 #[tokio::test]
+async fn a_check_that_is_one_too_many_is_refused_and_told_when_to_try_again() {
+    let engine = TestEngine::start().await;
+    let proxy = EgressProxy::default();
+    let _served = proxy.serve(&engine);
+    let refused = check(&engine, "busy").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "the upstream busy: try again in 7 s");
+    let metadata = refused.metadata();
+    assert_eq!(metadata.get("retry-after").unwrap(), "7");
+    assert_eq!(metadata.get("more"), None);
+    // Its neighbour is asked.
+    assert_eq!(check(&engine, "model").await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn a_check_does_not_wait_for_ever() {
     let engine = TestEngine::impatient().await;
     let proxy = EgressProxy::default();
@@ -188,6 +220,20 @@ async fn what_is_not_locked_is_not_asked() {
 }
 
 #[tokio::test]
+async fn nothing_is_checked_for_nobody() {
+    let engine = TestEngine::start().await;
+    let proxy = EgressProxy::default();
+    let _served = proxy.serve(&engine);
+    let request = CheckUpstreamRequest {
+        name: "model".to_owned(),
+        origin: None,
+    };
+    let refused = engine.upstreams().check_upstream(request).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    assert!(proxy.asked().is_empty());
+}
+
+#[tokio::test]
 async fn upstreams_are_listed_as_they_are_locked() {
     let engine = TestEngine::start().await;
     let listed = engine
@@ -199,8 +245,11 @@ async fn upstreams_are_listed_as_they_are_locked() {
         .iter()
         .map(|upstream| upstream.name.as_str())
         .collect();
-    assert_eq!(names, ["bell", "cut", "headless", "model", "silent"]);
-    let (bell, model) = (&listed[0], &listed[3]);
+    assert_eq!(
+        names,
+        ["bell", "busy", "cut", "headless", "model", "silent"]
+    );
+    let (bell, model) = (&listed[0], &listed[4]);
     assert_eq!(model.url, "https://api.example.com/v1");
     assert_eq!(
         (model.secret.as_str(), model.principal.as_str()),
@@ -211,6 +260,7 @@ async fn upstreams_are_listed_as_they_are_locked() {
         ("authorization", "/models")
     );
     assert_eq!(model.clients, ["engine", "worker"]);
+    assert_eq!(model.rate, "60/min");
     assert_eq!((bell.secret.as_str(), bell.header.as_str()), ("", ""));
     assert_eq!(
         (bell.address.as_str(), bell.clients.len()),
@@ -239,6 +289,7 @@ async fn a_body_goes_in_pieces_and_the_answer_comes_in_pieces() {
         path,
         headers: headers.clone(),
         body,
+        origin: None,
     };
 
     let mut answer = client.exchange(sent("/echo", body.clone())).await.unwrap();
@@ -256,6 +307,7 @@ async fn a_body_goes_in_pieces_and_the_answer_comes_in_pieces() {
         ("POST", Some(65_537))
     );
     assert_eq!(asked.headers[0].name, "content-type");
+    assert_eq!(asked.origin, None);
     assert_eq!(pieces, [64 << 10, 1]);
 
     // More than a request may have is not sent at all.

@@ -7,7 +7,7 @@ use bailey_trust::{Decision, verify};
 use bailey_types::Sha256;
 use serde_json::json;
 
-use crate::runner::{TestRunner, held, printed, request};
+use crate::runner::{TestRunner, held, printed};
 use crate::stack::{TestEngine, all_different};
 
 #[tokio::test]
@@ -28,7 +28,8 @@ async fn a_call_runs_and_its_result_is_there() {
         (id.as_str(), 1, "first", "poll")
     );
     assert_eq!(job.timeout_ms, 60_000);
-    let text = String::from_utf8(job.request.to_vec()).unwrap();
+    let request = engine.broker.opened(&job);
+    let text = String::from_utf8(request.clone()).unwrap();
     assert!(
         text.starts_with(r#"{"config":{"greeting":"hi"},"protocol":2,"#),
         "{text}"
@@ -38,7 +39,7 @@ async fn a_call_runs_and_its_result_is_there() {
     let decision = verify::<Decision>(job.decision.as_ref().unwrap(), &key)
         .unwrap()
         .statement;
-    assert_eq!(decision.request_sha256, Sha256::of(&job.request));
+    assert_eq!(decision.request_sha256, Sha256::of(&request));
     assert_eq!(engine.job(&id).await.status(), JobStatus::Running);
 
     runner
@@ -92,7 +93,7 @@ async fn a_call_of_handle_is_an_event_that_starts_nothing_else() {
     let mut runner = TestRunner::connect(&engine.runner, "r", 1, vec![]).await;
     let id = engine.submit("first", "handle", r#"{"x":1}"#).await;
     let job = runner.job().await;
-    let request = request(&job);
+    let request = engine.request(&job);
     assert_eq!(request["event"]["type"], "api.trigger");
     assert_eq!(
         request["event"]["payload"],
@@ -257,7 +258,7 @@ async fn state_is_merged_or_mirrored_and_reaches_the_next_call() {
     ] {
         let id = engine.submit("first", command, "").await;
         let job = runner.job().await;
-        assert_eq!(request(&job)["state"], before);
+        assert_eq!(engine.request(&job)["state"], before);
         let response = json!({"status": "ok", "result": "x", "state_updates": updates});
         runner.printed(&job, &response.to_string()).await;
         engine.ended(&id).await;

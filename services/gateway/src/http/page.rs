@@ -1,5 +1,6 @@
 //! `/`: JSON for programs, one plain page for people.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -60,19 +61,23 @@ pub async fn root(
     }
 }
 
+/// What can be read without knowing a name first. `/openapi.json` says what else there is.
+pub(super) const DISCOVERY: [(&str, &str); 7] = [
+    ("events", "/events"),
+    ("health", "/healthz"),
+    ("jobs", "/jobs"),
+    ("metrics", "/metrics"),
+    ("openapi", "/openapi.json"),
+    ("plugins", "/plugins"),
+    ("upstreams", "/upstreams"),
+];
+
 fn index(state: &State) -> Response {
     Json(json!({
         "name": "bailey",
         "description": "A self-hosted automation hub whose plugins get one request and nothing else",
         "uptime_seconds": state.uptime().as_secs(),
-        "discovery": {
-            "health": "/healthz",
-            "plugins": "/plugins",
-            "jobs": "/jobs",
-            "events": "/events",
-            "openapi": "/openapi.json",
-            "metrics": "/metrics",
-        },
+        "discovery": BTreeMap::from(DISCOVERY),
     }))
     .into_response()
 }

@@ -1,4 +1,5 @@
 mod calls;
+mod discovery;
 mod peers;
 mod upstreams;
 

@@ -46,6 +46,8 @@ pub struct Upstream {
     pub timeout_ms: i64,
     /// Most exchanges at once.
     pub max_concurrent: u32,
+    /// Exchanges that each client may begin: `60/min`.
+    pub rate: String,
     /// What a check asks for, below the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
@@ -65,6 +67,7 @@ impl From<engine::Upstream> for Upstream {
             max_concurrent,
             check,
             own_ca,
+            rate,
         } = upstream;
         Self {
             name,
@@ -77,6 +80,7 @@ impl From<engine::Upstream> for Upstream {
             clients,
             timeout_ms,
             max_concurrent,
+            rate,
             check: some(check),
         }
     }
@@ -126,15 +130,19 @@ pub async fn list(
 #[utoipa::path(post, path = "/upstream/{name}/check", tag = "upstreams", params(("name" = String, Path, description = "Its name")), responses(
     (status = 200, description = "It was asked; `status` or `failure` say what came of it", body = Checked),
     (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
-    (status = 404, description = "No such upstream is locked", body = Problem), (status = 503, body = Problem),
+    (status = 404, description = "No such upstream is locked", body = Problem),
+    (status = 429, description = "It was checked too often; `Retry-After` says for how long to wait", body = Problem), (status = 503, body = Problem),
 ))]
 pub async fn check(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Checked>, Problem> {
-    auth::reader(&state, &headers, scopes::UPSTREAM_CHECK).await?;
-    let request = engine::CheckUpstreamRequest { name: name.clone() };
+    let origin = auth::checker(&state, &headers, &name).await?;
+    let request = engine::CheckUpstreamRequest {
+        name: name.clone(),
+        origin: Some(origin),
+    };
     let checked = state.upstreams().check_upstream(request).await?;
     let engine::CheckUpstreamResponse {
         status,

@@ -88,6 +88,9 @@ pub(super) fn by_origin(
         (Asked::Event { event_type, .. }, None) => {
             return no_contract(format!("the event {event_type} starts pipelines only"));
         }
+        (Asked::Check { upstream }, _) => {
+            return no_contract(format!("a check of the upstream {upstream} starts nothing"));
+        }
     };
     let decided = DecisionOrigin::Root {
         origin: origin.id,

@@ -139,8 +139,7 @@ async fn files_that_differ_from_the_lock_are_told_and_change_nothing() {
 }
 
 async fn ask(policy: &TestPolicy, plugin: &str) -> Result<PoolGrant, String> {
-    let mesh = policy.stack.mesh(Service::Runner);
-    let mut runner = PoolServiceClient::new(mesh.channel(Service::Policy));
+    let mut runner = PoolServiceClient::new(policy.runner.channel(Service::Policy));
     let request = GrantPoolRequest {
         plugin: plugin.into(),
     };

@@ -303,6 +303,20 @@ async fn scopes_must_cover_the_command() {
 }
 
 #[tokio::test]
+async fn a_check_of_an_upstream_starts_nothing() {
+    let policy = TestPolicy::start().await;
+    let asked_for = |asked| {
+        let origin = policy.origin(Service::Broker, "token:ops", &["*"], asked);
+        let asked_by = AskedBy::Origin(origin);
+        request(JobId::new(), "echo", "poll", "\"payload\":{}", asked_by)
+    };
+    let upstream = "model".parse().unwrap();
+    let check = Asked::Check { upstream };
+    assert_eq!(policy.denied(asked_for(check)).await, "no_contract");
+    policy.allowed(asked_for(asked_call("poll", "{}"))).await;
+}
+
+#[tokio::test]
 async fn a_schedule_runs_what_was_locked_and_nothing_else() {
     let policy = TestPolicy::start().await;
     let call = |id: &str, command: &str, payload: &str| {

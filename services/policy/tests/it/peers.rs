@@ -234,4 +234,11 @@ impl AuditService for Audit {
     ) -> Result<Response<proto::EntriesResponse>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
+
+    async fn latest(
+        &self,
+        _: Request<proto::LatestRequest>,
+    ) -> Result<Response<proto::LatestResponse>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
 }

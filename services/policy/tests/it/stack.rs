@@ -107,6 +107,8 @@ pub(crate) struct TestPolicy {
     pub(crate) audit: Audit,
     pub(crate) broker: Epoch,
     pub(crate) engine: DecisionServiceClient<MeshChannel>,
+    /// The runner's place: a caller has a few connections only.
+    pub(crate) runner: Mesh,
     _mesh: Mesh,
     _peers: [Served; 2],
     ctx: Context,
@@ -134,6 +136,7 @@ impl TestPolicy {
         let mesh = stack.mesh(Service::Engine);
         let engine = DecisionServiceClient::new(mesh.channel(Service::Policy));
         Self {
+            runner: stack.mesh(Service::Runner),
             stack,
             audit,
             broker,

@@ -13,11 +13,10 @@ use crate::attempt::{Attempt, Outcome, Stops, Trouble};
 use crate::container::Cell;
 use crate::report::{self, Reports};
 use crate::state;
-use crate::ticket::Tickets;
 use crate::turns::Turn;
 use crate::watch::{Said, Served, Stop};
 
-impl<T: Tickets> Workshop<T> {
+impl Workshop {
     /// How what is ordered lasts, if it does. What the engine says of it must be what is locked.
     pub(super) fn terms(
         &self,

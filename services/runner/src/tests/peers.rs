@@ -1,11 +1,9 @@
-//! The engine and the broker of a test.
+//! The engine and the policy of a test.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bailey_proto::broker::v1::ticket_service_server::TicketService;
-use bailey_proto::broker::v1::{MakeTicketRequest, MakeTicketResponse};
 use bailey_proto::engine::v1::lease_service_server::LeaseService;
 use bailey_proto::engine::v1::{
     AmendRequest, AmendResponse, Heartbeat, Hello, LeaseRequest, LeaseResponse, ReportRequest,
@@ -13,8 +11,8 @@ use bailey_proto::engine::v1::{
 };
 use bailey_proto::policy::v1::pool_service_server::PoolService;
 use bailey_proto::policy::v1::{Denied, GrantPoolRequest, GrantPoolResponse, grant_pool_response};
-use bailey_trust::{Decision, PoolGrant, SealingSession, SigningKey, Ticket, sign};
-use bailey_types::{Clock, GrantId, ImageId, Serial, Sha256, TicketId};
+use bailey_trust::{PoolGrant, SigningKey, sign};
+use bailey_types::{Clock, GrantId, ImageId, Serial};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::task::TaskTracker;
@@ -138,43 +136,6 @@ impl LeaseService for FakeEngine {
         }
         self.lines.send(request.into_inner()).await.ok();
         Ok(Response::new(TakeLineResponse {}))
-    }
-}
-
-/// Makes real tickets, for whatever it is asked.
-pub(super) struct FakeBroker {
-    pub(super) refusal: Arc<Mutex<Option<Status>>>,
-    pub(super) key: SigningKey,
-    pub(super) session: SealingSession,
-}
-
-#[tonic::async_trait]
-impl TicketService for FakeBroker {
-    async fn make_ticket(
-        &self,
-        request: Request<MakeTicketRequest>,
-    ) -> Result<Response<MakeTicketResponse>, Status> {
-        if let Some(status) = self.refusal.lock().unwrap().clone() {
-            return Err(status);
-        }
-        let asked = request.into_inner();
-        let decision: Decision = serde_json::from_slice(&asked.decision.unwrap().payload).unwrap();
-        let salted = [&[7; 32], &asked.request[..]].concat();
-        let ticket = Ticket {
-            id: TicketId::new(),
-            decision: decision.id,
-            final_sha256: Sha256::of(&salted),
-            plugin: decision.plugin,
-            image: decision.image,
-            container: asked.container_id,
-            container_kind: "cell".into(),
-            issued_at: decision.issued_at,
-            expires_at: decision.expires_at,
-        };
-        Ok(Response::new(MakeTicketResponse {
-            ticket: Some(sign(&ticket, &self.key).unwrap()),
-            sealed: self.session.seal(&salted).unwrap().into(),
-        }))
     }
 }
 

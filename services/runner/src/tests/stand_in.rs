@@ -35,6 +35,8 @@ pub(super) enum Manner {
     Launch,
     /// Refuses with this reason.
     Refuse(&'static str),
+    /// Says that another attempt may be fed, and why this one is not.
+    PutOff(&'static str),
     /// Closes the stream without a word.
     HangUp,
 }
@@ -294,6 +296,7 @@ impl StandIn {
                     to_cell.shutdown().await.ok();
                 }
                 Manner::Refuse(reason) => say(to_runner, &Control::Refused(reason.into())).await,
+                Manner::PutOff(why) => say(to_runner, &Control::NotNow(why.into())).await,
                 Manner::HangUp => {
                     to_runner.lock().await.shutdown().await.ok();
                 }

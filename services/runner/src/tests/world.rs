@@ -1,4 +1,5 @@
-//! Everything around one runner: a signed lock with one plugin, an engine and a broker that the test plays, the real Docker.
+//! Everything around one runner: a signed lock with one plugin, an engine that the test plays, with policy's and the broker's signatures, the real
+//! Docker.
 
 mod asking;
 
@@ -7,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bailey_proto::broker::v1::ticket_service_server::TicketServiceServer;
 use bailey_proto::engine::v1::lease_service_server::LeaseServiceServer;
 use bailey_proto::engine::v1::report_request::Outcome;
 use bailey_proto::engine::v1::{AmendRequest, ReportRequest, TakeLineRequest};
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::peers::{FakeBroker, FakeEngine, FakePolicy, PoolRules, Session, serve};
+use super::peers::{FakeEngine, FakePolicy, PoolRules, Session, serve};
 use super::stand_in::StandIn;
 use super::subject::{HOLDER_IMAGE, Unrecorded, holder_image, lock};
 use crate::audit::Recorded;
@@ -39,7 +39,6 @@ pub(super) const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct World {
     pub(super) ctx: Context,
     pub(super) proxy: Arc<StandIn>,
-    pub(super) tickets: Arc<Mutex<Option<Status>>>,
     pub(super) audit: Arc<Recorded>,
     pub(super) pools: Arc<PoolRules>,
     pub(super) stalls: std::sync::OnceLock<Arc<Stalls>>,
@@ -47,6 +46,8 @@ pub(super) struct World {
     image: ImageId,
     policy: SigningKey,
     broker: SigningKey,
+    /// The broker's, to socket-proxy.
+    sealing: SealingSession,
     script: String,
     change: fn(&mut Value),
     /// Of the lock, as policy sees it.
@@ -60,7 +61,7 @@ pub(super) struct World {
     /// The engine takes no report while somebody has it.
     pub(super) busy: Arc<tokio::sync::Mutex<()>>,
     session: Option<Session>,
-    addresses: [String; 3],
+    addresses: [String; 2],
     dir: tempfile::TempDir,
     tasks: TaskTracker,
 }
@@ -117,13 +118,6 @@ impl World {
             busy: Arc::clone(&busy),
         })
         .max_decoding_message_size(16 << 20);
-        let tickets = Arc::new(Mutex::new(None));
-        let broker = TicketServiceServer::new(FakeBroker {
-            refusal: Arc::clone(&tickets),
-            key: SigningKey::read(&ctx.settings.secret_path("signing-broker")).unwrap(),
-            session: SealingSession::new(recipient),
-        })
-        .max_decoding_message_size(16 << 20);
         let (pools, serial) = (Arc::default(), Arc::new(Mutex::new(Serial(0))));
         let granting = PoolServiceServer::new(FakePolicy {
             rules: Arc::clone(&pools),
@@ -133,13 +127,11 @@ impl World {
         });
         let addresses = [
             serve(&tasks, tonic::service::Routes::new(engine)).await,
-            serve(&tasks, tonic::service::Routes::new(broker)).await,
             serve(&tasks, tonic::service::Routes::new(granting)).await,
         ];
         let world = Self {
             ctx,
             proxy,
-            tickets,
             audit: Arc::default(),
             pools,
             stalls: std::sync::OnceLock::new(),
@@ -147,6 +139,7 @@ impl World {
             image,
             policy,
             broker: broker_key,
+            sealing: SealingSession::new(recipient),
             script: script.to_owned(),
             change,
             serial,
@@ -218,10 +211,9 @@ impl World {
             let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap();
             crate::rpc::channel(endpoint.connect_lazy())
         };
-        let [engine, broker, policy] = self.addresses.each_ref().map(|at| connect(at));
+        let [engine, policy] = self.addresses.each_ref().map(|at| connect(at));
         let peers = Peers {
             engine,
-            broker,
             policy,
             audit: Arc::clone(&self.audit) as _,
         };
@@ -349,7 +341,23 @@ impl World {
             }
         };
         let ready = tokio::time::timeout(PATIENCE, waiting).await;
-        ready.unwrap_or_else(|_| panic!("not {cells} cells and {holders} holders are ready"));
+        ready.unwrap_or_else(|_| {
+            let found = self.stalls.get().unwrap().ready();
+            panic!("not {cells} cells and {holders} holders are ready, but {found:?}")
+        });
+        self.pooled().await
+    }
+
+    /// Waits until so many cells are ready for the next call; answers the pooled cells there are. Whether the holder of the cell before stands
+    /// ready beside them depends on which was first: its removal, or the making of the next cell, which then takes that holder.
+    pub(super) async fn until_cells_are_ready(&self, cells: usize) -> Vec<String> {
+        let waiting = async {
+            while self.stalls.get().unwrap().ready().0 != cells {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, waiting).await;
+        ready.unwrap_or_else(|_| panic!("not {cells} cells are ready"));
         self.pooled().await
     }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Proxy;
 use crate::engine::Body;
 use crate::error::Error;
-use crate::launch::{Delivery, Names, Refusal};
+use crate::launch::{Delivery, Names, Refusal, Unfed};
 use crate::lease;
 use crate::registry::{ContainerId, Denied, Record};
 
@@ -69,20 +69,21 @@ impl Proxy {
     /// Checks and opens an envelope; a large one beside the other work: it may be 24 MiB.
     pub async fn open(
         &self,
-        id: &ContainerId,
         record: &Record,
         envelope: launch::Envelope,
-    ) -> Result<Delivery, Refusal> {
-        let now = self.parts.clock.now();
+    ) -> Result<Delivery, Unfed> {
+        let clock = self.parts.clock.clone();
         if envelope.sealed.len() <= SMALL_BYTES {
             // Less than the way to another thread and back.
-            return self.keys.open(id, record, &envelope, now);
+            return self.keys.open(record, &envelope, clock.now());
         }
-        let (keys, id, record) = (Arc::clone(&self.keys), id.clone(), record.clone());
-        let opening = tokio::task::spawn_blocking(move || keys.open(&id, &record, &envelope, now));
+        let (keys, record) = (Arc::clone(&self.keys), record.clone());
+        // The time is that of the look, which may come late.
+        let opening =
+            tokio::task::spawn_blocking(move || keys.open(&record, &envelope, clock.now()));
         opening
             .await
-            .unwrap_or_else(|_| Err(Refusal("opening the envelope failed".into())))
+            .unwrap_or_else(|_| Err(Refusal("opening the envelope failed".into()).into()))
     }
 
     /// Hands the decision to the holder of a cell with a way out; for any other cell there is nothing to do.

@@ -221,7 +221,60 @@ async fn what_was_allowed_under_another_lock_neither_starts_nor_is_fed() {
     for cell in [&granted.id, &launched.id] {
         assert_eq!(status(stand.start_container(cell).await), 409);
     }
-    late.send(&envelope).await;
-    // The stream just ends: a refusal would be final, and the next attempt is decided under the new lock.
-    late.ends_without_a_word().await;
+    // No refusal, which would be final: the next attempt is decided under the new lock.
+    let why = late.put_off(&envelope).await;
+    assert!(why.contains("lock"), "{why}");
+}
+
+#[tokio::test]
+async fn a_ticket_feeds_one_cell_whichever_comes_first() {
+    let stand = stand(2).await;
+    let (mut first, mut second) = (ready(&stand, 2).await, ready(&stand, 2).await);
+    let envelope = stand.envelope(&stand.launch(&first, r#"{"command":"echo"}"#));
+    first.send(&envelope).await;
+    assert_eq!(first.control().await, Control::Launched(true));
+    second.send(&envelope).await;
+    assert!(refusal(second.control().await).contains("redeemed already"));
+    let refused = stand.recorded.last("launch.refused").unwrap();
+    assert_eq!(refused["container"], second.id);
+    assert_eq!(first.output().await.out, b"{\"command\":\"echo\"}\n");
+    assert!(second.output().await.out.is_empty());
+    stand.remove(&second.id).await.unwrap();
+
+    // The next ticket for the same plugin is another one.
+    let mut third = ready(&stand, 2).await;
+    let envelope = stand.envelope(&stand.launch(&third, r#"{"command":"echo"}"#));
+    third.send(&envelope).await;
+    assert_eq!(third.control().await, Control::Launched(true));
+}
+
+#[tokio::test]
+async fn a_ticket_of_an_earlier_life_feeds_nothing_and_is_not_final() {
+    let mut stand = stand(3).await;
+    let mut first = ready(&stand, 3).await;
+    let envelope = stand.envelope(&stand.launch(&first, r#"{"command":"echo"}"#));
+    first.send(&envelope).await;
+    assert_eq!(first.control().await, Control::Launched(true));
+    first.output().await;
+    stand.restart().await;
+
+    // It remembers nothing of what was redeemed before.
+    let mut second = ready(&stand, 3).await;
+    let why = second.put_off(&envelope).await;
+    assert!(why.contains("before socket-proxy was started"), "{why}");
+    stand.remove(&second.id).await.unwrap();
+
+    let mut third = ready(&stand, 3).await;
+    let envelope = stand.envelope(&stand.launch(&third, r#"{"command":"echo"}"#));
+    third.send(&envelope).await;
+    assert_eq!(third.control().await, Control::Launched(true));
+}
+
+/// A pooled cell that waits for its request.
+async fn ready(stand: &Stand, most: u32) -> WaitingCell {
+    let mut cell = stand.pooled().await;
+    cell.send(&stand.granted(most)).await;
+    assert_eq!(cell.control().await, Control::Granted(true));
+    stand.start_container(&cell.id).await.unwrap();
+    cell
 }

@@ -1,5 +1,7 @@
 //! Everything that the runner must not get.
 
+use std::time::Duration;
+
 use bailey_cell::launch::Control;
 use bailey_proto::management::v1::InspectImageRequest;
 use bailey_types::{ImageId, JobId, Serial, Service, Sha256, Timestamp};
@@ -253,7 +255,6 @@ async fn a_launch_with_anything_wrong_is_refused_and_audited() {
     let stand = Stand::start().await;
     let other_image = ImageId(Sha256([8; 32]));
     let reasons = [
-        refused(&stand, |l| l.ticket.container = "0".repeat(64)).await,
         refused(&stand, |l| l.ticket.image = other_image).await,
         refused(&stand, |l| l.ticket.plugin = "other".parse().unwrap()).await,
         refused(&stand, |l| l.decision.plugin = "other".parse().unwrap()).await,
@@ -267,17 +268,11 @@ async fn a_launch_with_anything_wrong_is_refused_and_audited() {
         refused(&stand, |l| l.sealed_bytes.extend(b" ")).await,
         refused(&stand, |l| l.broker = Service::Policy).await,
         refused(&stand, |l| l.policy = Service::Broker).await,
-        refused(&stand, |l| {
-            (l.ticket.issued_at, l.ticket.expires_at) = (Timestamp(0), Timestamp(30_000));
-        })
-        .await,
-        refused(&stand, |l| {
-            (l.decision.issued_at, l.decision.expires_at) = (Timestamp(0), Timestamp(30_000));
-        })
-        .await,
+        refused(&stand, |l| l.ticket.issued_at = later(l)).await,
+        refused(&stand, |l| l.decision.issued_at = later(l)).await,
+        refused(&stand, |l| l.ticket.expires_at = Timestamp(1 << 52)).await,
     ];
     for (reason, word) in reasons.iter().zip([
-        "another container",
         "another image",
         "another plugin",
         "another plugin",
@@ -290,9 +285,37 @@ async fn a_launch_with_anything_wrong_is_refused_and_audited() {
         "signature of the decision",
         "valid from",
         "valid from",
+        "valid from",
     ]) {
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
     }
+}
+
+/// Before the end, and more than a slewed clock away.
+fn later(launch: &Launch) -> Timestamp {
+    let end = launch.ticket.expires_at.min(launch.decision.expires_at);
+    end.minus(Duration::from_secs(1))
+}
+
+#[tokio::test]
+async fn what_comes_too_late_is_no_offence() {
+    type Spoil = fn(&mut Launch, Timestamp);
+    let stand = Stand::start().await;
+    let ago = |launch: &Launch| launch.ticket.issued_at.minus(Duration::from_millis(1));
+    let spoils: [(&str, Spoil); 2] = [
+        ("the ticket was", |l, end| l.ticket.expires_at = end),
+        ("the decision was", |l, end| l.decision.expires_at = end),
+    ];
+    for (words, spoil) in spoils {
+        let mut cell = stand.cell().await;
+        let mut launch = stand.launch(&cell, r#"{"command":"echo"}"#);
+        let end = ago(&launch);
+        spoil(&mut launch, end);
+        let why = cell.put_off(&stand.envelope(&launch)).await;
+        assert!(why.starts_with(words), "{why}");
+        stand.remove(&cell.id).await.unwrap();
+    }
+    assert_eq!(stand.recorded.last("launch.refused"), None);
 }
 
 #[tokio::test]

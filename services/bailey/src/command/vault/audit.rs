@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bailey_audit_log::{Entry, Leaf, select_dir};
-use bailey_proto::management::v1::StatusRequest;
+use bailey_proto::management::v1::{StatusRequest, StatusResponse};
 use bailey_trust::TrustFile;
 use bailey_types::Clock;
 use serde_json::{Value, json};
@@ -60,17 +60,28 @@ pub(super) async fn run(home: &Home, args: &AuditArgs, out: &mut Out) -> anyhow:
         None
     };
     // Said last, where it is seen; and by the exit code, for programs.
-    match revisions.into_inner().suspicion(present) {
+    match suspicion(revisions.into_inner(), present.as_ref()) {
         Some(suspicion) => Err(anyhow::anyhow!(suspicion)),
         None => Ok(Done::Well),
     }
 }
 
-/// How often the vault was changed; `None` if it cannot be asked now.
-async fn present(home: &Home) -> Option<u64> {
+/// How the vault is; `None` if it cannot be asked now.
+async fn present(home: &Home) -> Option<StatusResponse> {
     let mut client = client(home).await.ok()?;
-    let status = client.status(StatusRequest {}).await.ok()?.into_inner();
-    (status.state == "open").then_some(status.revision)
+    Some(client.status(StatusRequest {}).await.ok()?.into_inner())
+}
+
+/// What is not as it should be with the vault that is there.
+fn suspicion(revisions: Revisions, present: Option<&StatusResponse>) -> Option<String> {
+    if let Some(refused) = present.filter(|status| status.earlier) {
+        return Some(format!(
+            "the broker gives nothing from the vault that is there: {}",
+            refused.detail
+        ));
+    }
+    let open = present.filter(|status| status.state == "open");
+    revisions.suspicion(open.map(|status| status.revision))
 }
 
 fn show(home: &Home, entries: &[Entry], out: &mut Out) -> anyhow::Result<()> {
@@ -96,6 +107,10 @@ fn show(home: &Home, entries: &[Entry], out: &mut Out) -> anyhow::Result<()> {
 fn is_about_the_vault(leaf: &Leaf<'_>) -> bool {
     if RETURNED.contains(&(leaf.actor.as_str(), leaf.kind.as_str())) {
         return true;
+    }
+    // That a change is durable is for the broker to know.
+    if leaf.kind == "vault.kept" {
+        return false;
     }
     if leaf.actor != "broker" || !KINDS.iter().any(|kind| leaf.kind.starts_with(kind)) {
         return false;
@@ -191,6 +206,8 @@ mod tests {
     #[test]
     fn the_brokers_own_entries_are_shown_and_tickets_that_delivered_or_withheld_something() {
         assert!(wanted("broker", "secret.set", "{}"));
+        assert!(wanted("broker", "vault.earlier_refused", "{}"));
+        assert!(!wanted("broker", "vault.kept", "{}"));
         assert!(wanted("broker", "ticket.refused", "{}"));
         assert!(wanted("broker", "ticket.made", r#"{"secrets":["a"]}"#));
         assert!(wanted(
@@ -209,6 +226,25 @@ mod tests {
         assert!(wanted("broker", "upstream.key_released", "{}"));
         assert!(wanted("egress-proxy", "upstream.key_returned", "{}"));
         assert!(!wanted("egress-proxy", "upstream.closed", "{}"));
+    }
+
+    #[test]
+    fn a_vault_that_the_broker_refused_is_suspicious_and_one_without_its_key_is_not() {
+        let status = |state: &str, earlier| StatusResponse {
+            state: state.into(),
+            detail: "it is earlier than the audit log knows".into(),
+            earlier,
+            ..StatusResponse::default()
+        };
+        let said = |status: &StatusResponse| suspicion(Revisions::default(), Some(status));
+        assert!(
+            said(&status("sealed", true))
+                .unwrap()
+                .ends_with("it is earlier than the audit log knows")
+        );
+        assert_eq!(said(&status("sealed", false)), None);
+        assert_eq!(said(&status("open", false)), None);
+        assert_eq!(suspicion(Revisions::default(), None), None);
     }
 
     #[test]

@@ -126,16 +126,16 @@ fn dearmored(bytes: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
 /// What is asked of the broker. What the vault has otherwise than the file says stays as the vault has it, and is among what was left out.
 fn request(found: &mut Found, args: &ImportArgs, known: &[PrincipalEntry]) -> ImportSecretsRequest {
     let mut principals = Vec::new();
-    // Of a principal that is only granted to, nothing is said but that it is there.
+    // Of a principal that is only granted to, the broker knows from the lock what it is, or refuses it.
     let given = args.grants.iter().map(|name| (name, None));
     let named = found.principals.iter();
     let named = named.map(|(name, kind)| (name, Some(kind.as_str())));
     for (name, kind) in named.chain(given) {
         match known.iter().find(|known| known.name == name.as_str()) {
-            None => principals.push(ImportedPrincipal {
+            None => principals.extend(kind.map(|kind| ImportedPrincipal {
                 name: name.to_string(),
-                kind: kind.unwrap_or("plugin").to_owned(),
-            }),
+                kind: kind.to_owned(),
+            })),
             Some(same) if is_active(known, name) && kind.is_none_or(|kind| kind == same.kind) => {}
             Some(other) => {
                 let why = format!("the principal is here a {} ({})", other.kind, other.status);
@@ -252,7 +252,7 @@ mod tests {
         let registered: Vec<_> = registered
             .map(|p| (p.name.as_str(), p.kind.as_str()))
             .collect();
-        assert_eq!(registered, [("fetch", "plugin"), ("new", "plugin")]);
+        assert_eq!(registered, [("fetch", "plugin")]);
         let mut granted = asked.secrets[0].grant_to.clone();
         granted.sort();
         assert_eq!(granted, ["core", "fetch", "new", "post"]);

@@ -4,14 +4,13 @@ use std::io::{IsTerminal as _, Read as _};
 
 use anyhow::{Context as _, ensure};
 use bailey_proto::management::v1::{
-    ListResponse, Recipe, RegisterPrincipalRequest, RevokeSecretRequest, RollSecretRequest,
-    SetSecretRequest,
+    Recipe, RevokeSecretRequest, RollSecretRequest, SetSecretRequest, SetSecretResponse,
 };
 use bailey_types::SecretName;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{client, is_active, listed_to, value_name};
+use super::{client, listed_to, value_name};
 use crate::Misconfigured;
 use crate::cli::vault::{Alphabet, SecretArg, SetArgs};
 use crate::home::Home;
@@ -29,26 +28,6 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
     } else {
         value(&args.name)?
     };
-    let known = if args.grants.is_empty() {
-        ListResponse::default()
-    } else {
-        listed_to(&admin, &mut client).await?
-    };
-    let refused_anyway = is_refused(&known, &args, &value);
-    let known = known.principals;
-    let mut registered = Vec::new();
-    // One that is there stays what it is: a plugin, a consumer, the stack itself. For one that was revoked the broker says so.
-    let strangers = args.grants.iter().filter(|name| !is_active(&known, name));
-    for grant in strangers.filter(|_| !refused_anyway) {
-        let principal = RegisterPrincipalRequest {
-            name: grant.to_string(),
-            kind: "plugin".to_owned(),
-        };
-        let answer = client.register_principal(admin.request(principal)).await;
-        if answer.map_err(refused("broker"))?.into_inner().outcome == "principal_registered" {
-            registered.push(grant.to_string());
-        }
-    }
     let pattern = match (args.generate, args.manual) {
         (true, _) => "auto",
         (false, true) => "manual",
@@ -63,17 +42,17 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
         pattern: pattern.to_owned(),
         recipe: recipe(args.length, args.alphabet),
     };
-    let outcome = client
-        .set_secret(admin.request(request))
-        .await
-        .map_err(refused("broker"))?
-        .into_inner()
-        .outcome;
+    let answer = client.set_secret(admin.request(request)).await;
+    let SetSecretResponse {
+        outcome,
+        registered,
+    } = answer.map_err(refused("broker"))?.into_inner();
     let name = args.name.to_string();
     let mut sentences: Vec<_> = registered
         .iter()
-        .map(|principal| format!("registered the principal {principal}"))
+        .map(|it| format!("registered the principal {}, a {}", it.name, it.kind))
         .collect();
+    let registered: Vec<_> = registered.iter().map(|it| &it.name).collect();
     sentences.push(match outcome.as_str() {
         "changed" => format!("changed what is known of the secret {name}; its value is as it was"),
         _ => format!("keeps the secret {name}"),
@@ -81,13 +60,6 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
     let json = json!({ "outcome": outcome, "name": name, "registered": registered });
     out.told(home, &json, sentences.join("\n"))?;
     Ok(Done::Well)
-}
-
-/// Whether the broker will refuse it, whoever is granted it: then nobody is registered for it.
-fn is_refused(known: &ListResponse, args: &SetArgs, value: &str) -> bool {
-    let mut secrets = known.secrets.iter();
-    let known = secrets.find(|secret| secret.name == args.name.as_str());
-    known.is_some_and(|secret| secret.status != "active" || !value.is_empty())
 }
 
 /// What was said of how values are made; of the rest the broker goes on as it did.

@@ -142,7 +142,9 @@ impl Import {
                 registered.push(name);
             }
         }
-        let secrets = document.import(self.secrets, now);
+        let known = view.map(View::principals).unwrap_or_default();
+        let (secrets, admitted) = document.import(self.secrets, &known, now);
+        registered.extend(admitted);
         let missing = view.map_or_else(Vec::new, |view| view.missing(document));
         let imported = secrets.iter().filter(|it| it.skipped.is_none());
         let granted = imported.filter_map(|it| {

@@ -3,9 +3,9 @@
 use bailey_proto::management::v1::{
     ListResponse, PrincipalEntry, Recipe, SecretEntry, StatusResponse, TokenEntry,
 };
-use bailey_types::SecretName;
+use bailey_types::{PrincipalName, SecretName};
 
-use crate::vault::{Document, Pattern, Secret};
+use crate::vault::{Document, Pattern, Principal, Secret};
 
 /// How an open vault is.
 pub(super) fn status(document: &Document) -> StatusResponse {
@@ -18,17 +18,14 @@ pub(super) fn status(document: &Document) -> StatusResponse {
         lock_serial: document.lock.serial.0,
         revision: document.revision,
         unrecorded: count(document.unrecorded.len()),
+        earlier: false,
     }
 }
 
 /// Names and what is known of them.
 pub(super) fn all(document: &Document) -> ListResponse {
     let principals = document.principals.iter();
-    let principals = principals.map(|(name, principal)| PrincipalEntry {
-        name: name.to_string(),
-        kind: principal.kind.to_string(),
-        status: principal.status.to_string(),
-    });
+    let principals = principals.map(|(name, it)| principal(name, it));
     let tokens = document.tokens.iter().map(|(name, token)| TokenEntry {
         name: name.to_string(),
         scopes: token.scopes.iter().map(ToString::to_string).collect(),
@@ -38,6 +35,15 @@ pub(super) fn all(document: &Document) -> ListResponse {
         secrets: document.secrets.iter().map(secret).collect(),
         principals: principals.collect(),
         tokens: tokens.collect(),
+    }
+}
+
+/// One that secrets are granted to.
+pub(super) fn principal(name: &PrincipalName, principal: &Principal) -> PrincipalEntry {
+    PrincipalEntry {
+        name: name.to_string(),
+        kind: principal.kind.to_string(),
+        status: principal.status.to_string(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the audit log is told of a change: names, never values.
 
+use bailey_types::PrincipalName;
 use serde_json::{Value as Json, json};
 
 use super::asked;
 use crate::record::Record;
-use crate::vault::{Rolled, Secret, SetOutcome};
+use crate::vault::{Principal, Rolled, Secret, SetOutcome};
 
 /// What `set` did, in one word.
 pub(super) const fn outcome(outcome: SetOutcome) -> &'static str {
@@ -14,15 +15,28 @@ pub(super) const fn outcome(outcome: SetOutcome) -> &'static str {
     }
 }
 
-/// A secret that was set, or of which something was changed.
-pub(super) fn set(fields: &Json, set: SetOutcome, secret: Option<&Secret>) -> Vec<Record> {
+/// A secret that was set, or of which something was changed, and who was registered for it.
+pub(super) fn set(
+    fields: &Json,
+    set: SetOutcome,
+    secret: Option<&Secret>,
+    registered: &[(PrincipalName, Principal)],
+) -> Vec<Record> {
+    let registered = registered.iter().map(|(name, principal)| {
+        let fields = json!({ "principal": name, "kind": principal.kind });
+        Record::new("principal.registered", fields)
+    });
+    let mut records: Vec<_> = registered.collect();
     let record = Record::new("secret.set", fields.clone()).with("outcome", outcome(set));
     match secret {
-        Some(secret) => record
-            .with("pattern", secret.pattern.to_string())
-            .naming("granted_to", &secret.authorized_principals),
-        None => vec![record],
+        Some(secret) => records.extend(
+            record
+                .with("pattern", secret.pattern.to_string())
+                .naming("granted_to", &secret.authorized_principals),
+        ),
+        None => records.push(record),
     }
+    records
 }
 
 /// Something that is done only once; nothing, if it was done before.

@@ -1,9 +1,15 @@
 //! The rules for principals.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bailey_types::{PrincipalName, SecretName, Timestamp};
 
 use super::{Document, Pattern, Principal, PrincipalKind, Status, room};
 use crate::vault::refused::Refused;
+
+/// How alike names are, from 0 to 1, of which one may have been meant by the other; and how many of them are named.
+const ALIKE: f64 = 0.8;
+const NEAR: usize = 3;
 
 /// What rolling a principal's secrets did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +34,50 @@ impl Document {
         let status = Status::Active;
         self.principals.insert(name, Principal { kind, status });
         Ok(true)
+    }
+
+    /// Registers those of `grants` that are not there yet, if the configuration says what they are (`known`). Answers who was.
+    pub fn admit(
+        &mut self,
+        grants: &BTreeSet<PrincipalName>,
+        known: &BTreeMap<PrincipalName, PrincipalKind>,
+    ) -> Result<Vec<PrincipalName>, Refused> {
+        let mut registered = Vec::new();
+        // Looked at first: of a refusal nothing stays.
+        for name in grants {
+            if let Some(&Principal { kind, status }) = self.principals.get(name) {
+                if status == Status::Revoked {
+                    let name = name.clone();
+                    return Err(Refused::PrincipalDiffers { name, kind, status });
+                }
+                continue;
+            }
+            let Some(kind) = known.get(name) else {
+                let (name, near) = (name.clone(), self.near(name, known));
+                return Err(Refused::Stranger { name, near });
+            };
+            registered.push((name.clone(), *kind));
+        }
+        for (name, kind) in &registered {
+            self.register(name.clone(), *kind)?;
+        }
+        Ok(registered.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names that somebody may have meant by `name`, nearest first.
+    fn near(
+        &self,
+        name: &PrincipalName,
+        known: &BTreeMap<PrincipalName, PrincipalKind>,
+    ) -> Vec<PrincipalName> {
+        let likeness = |other: &PrincipalName| strsim::jaro_winkler(name.as_str(), other.as_str());
+        let names: BTreeSet<_> = self.principals.keys().chain(known.keys()).collect();
+        let mut near: Vec<_> = names
+            .into_iter()
+            .filter(|other| likeness(other) > ALIKE)
+            .collect();
+        near.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+        near.into_iter().take(NEAR).cloned().collect()
     }
 
     /// From now on the principal gets nothing, and what runs in its name fails. `false`: it was revoked already.
@@ -94,3 +144,6 @@ fn not_core(name: &PrincipalName) -> Result<(), Refused> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! The rules for secrets: `set` makes one or changes what is known of it, only `roll` changes a value, and revoked is for ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_types::{PrincipalName, SecretName, Timestamp};
 
-use super::{Document, Pattern, Recipe, RecipeChange, Secret, Status, room};
+use super::{Document, Pattern, PrincipalKind, Recipe, RecipeChange, Secret, Status, room};
 use crate::vault::refused::Refused;
 use crate::vault::value::Value;
 
@@ -44,6 +44,23 @@ pub struct Imported {
 }
 
 impl Document {
+    /// As [`Document::set_secret`], and registers those of its grants whom the configuration names. Answers who was.
+    pub fn set_secret_for(
+        &mut self,
+        asked: SetSecret,
+        known: &BTreeMap<PrincipalName, PrincipalKind>,
+        now: Timestamp,
+    ) -> Result<(SetOutcome, Vec<PrincipalName>), Refused> {
+        if let Some(secret) = self.secrets.get(&asked.name) {
+            secret.check_change(&asked)?;
+        }
+        let registered = match &asked.grants {
+            Some(grants) => self.admit(grants, known)?,
+            None => Vec::new(),
+        };
+        Ok((self.set_secret(asked, now)?, registered))
+    }
+
     /// Makes a secret, or changes what is known of one.
     pub fn set_secret(&mut self, asked: SetSecret, now: Timestamp) -> Result<SetOutcome, Refused> {
         not_reserved(&asked.name)?;
@@ -90,19 +107,37 @@ impl Document {
         Ok(true)
     }
 
-    /// Makes every secret that can be made, and says of the others why not. One that is there already is left as it is.
-    pub fn import(&mut self, asked: Vec<SetSecret>, now: Timestamp) -> Vec<Imported> {
+    /// Makes every secret that can be made, and says of the others why not. One that is there already is left as it is. Of those who are granted
+    /// something, whom the configuration names (`known`) is registered.
+    pub fn import(
+        &mut self,
+        asked: Vec<SetSecret>,
+        known: &BTreeMap<PrincipalName, PrincipalKind>,
+        now: Timestamp,
+    ) -> (Vec<Imported>, Vec<PrincipalName>) {
+        let mut registered = Vec::new();
         let one = |asked: SetSecret| {
             let name = asked.name.clone();
-            let known = self.secrets.get(&name).map(|secret| secret.status);
-            let skipped = match known {
+            let there = self.secrets.get(&name).map(|secret| secret.status);
+            let skipped = match there {
                 Some(Status::Revoked) => Some(Refused::SecretRevoked(name.clone())),
                 Some(Status::Active) => Some(Refused::ValueExists(name.clone())),
-                None => self.set_secret(asked, now).err(),
+                None => {
+                    let grants = asked.grants.iter().flatten();
+                    let strangers = grants.filter(|name| !self.principals.contains_key(*name));
+                    match self.admit(&strangers.cloned().collect(), known) {
+                        Ok(admitted) => {
+                            registered.extend(admitted);
+                            self.set_secret(asked, now).err()
+                        }
+                        Err(why) => Some(why),
+                    }
+                }
             };
             Imported { name, skipped }
         };
-        asked.into_iter().map(one).collect()
+        let imported = asked.into_iter().map(one).collect();
+        (imported, registered)
     }
 
     fn active(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {

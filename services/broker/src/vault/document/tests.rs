@@ -407,7 +407,8 @@ fn an_import_makes_what_can_be_made_and_says_why_of_the_rest() {
         asked("fresh", Some("twice"), None),
     ];
     let skipped: Vec<_> = document
-        .import(asked, Timestamp(3))
+        .import(asked, &BTreeMap::new(), Timestamp(3))
+        .0
         .into_iter()
         .map(|imported| imported.skipped)
         .collect();
@@ -415,7 +416,10 @@ fn an_import_makes_what_can_be_made_and_says_why_of_the_rest() {
         None,
         Some(Refused::ValueExists(secret("manual"))),
         Some(Refused::SecretRevoked(secret("auto"))),
-        Some(Refused::NoSuchPrincipal(principal("nobody"))),
+        Some(Refused::Stranger {
+            name: principal("nobody"),
+            near: Vec::new(),
+        }),
         Some(Refused::NoValue),
         Some(Refused::ValueExists(secret("fresh"))),
     ];

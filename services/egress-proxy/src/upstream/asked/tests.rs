@@ -24,6 +24,7 @@ fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> RequestHead {
         path: path.to_owned(),
         headers: headers.iter().map(header).collect(),
         body_bytes: None,
+        origin: None,
     }
 }
 

@@ -67,16 +67,30 @@ impl World {
         path: &str,
         token: Option<&str>,
     ) -> (StatusCode, Value) {
+        let answer = self.answer(method, path, token).await;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    pub(super) async fn headers(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+    ) -> http::HeaderMap {
+        let answer = self.answer(method, path, token).await;
+        answer.headers().clone()
+    }
+
+    async fn answer(&self, method: &str, path: &str, token: Option<&str>) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header("host", "localhost");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Body::empty()).unwrap();
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+        self.router.clone().oneshot(request).await.unwrap()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use bailey_proto::broker::v1::presence_service_server::{PresenceService, PresenceServiceServer};
 use bailey_proto::broker::v1::token_service_server::{TokenService, TokenServiceServer};
+use bailey_proto::broker::v1::verify_token_request::Asked;
 use bailey_proto::broker::v1::{self as broker};
 use bailey_proto::engine::v1::intake_service_server::{IntakeService, IntakeServiceServer};
 use bailey_proto::engine::v1::plugin_service_server::{PluginService, PluginServiceServer};
@@ -55,11 +56,23 @@ impl TokenService for Broker {
         if !wanted.is_empty() && !wanted.iter().any(|scope| scopes.contains(&scope.as_str())) {
             return Err(Status::permission_denied("not with this token"));
         }
+        let origin = Signed {
+            payload: stated(&request).into(),
+            ..Signed::default()
+        };
         Ok(Response::new(broker::VerifyTokenResponse {
             token_name: request.token,
             scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
-            origin: Some(Signed::default()),
+            origin: Some(origin),
         }))
+    }
+}
+
+/// What this broker states of a request, without a signature.
+fn stated(request: &broker::VerifyTokenRequest) -> String {
+    match &request.asked {
+        Some(Asked::Check(check)) => format!("{} checks {}", request.token, check.upstream),
+        _ => String::new(),
     }
 }
 
@@ -165,6 +178,7 @@ impl UpstreamService for Engine {
             secret: "model-key".into(),
             clients: vec!["engine".into()],
             timeout_ms: 120_000,
+            rate: "60/min".into(),
             ..engine::Upstream::default()
         };
         Ok(Response::new(engine::ListUpstreamsResponse {
@@ -176,9 +190,19 @@ impl UpstreamService for Engine {
         &self,
         request: Request<engine::CheckUpstreamRequest>,
     ) -> Result<Response<engine::CheckUpstreamResponse>, Status> {
-        let (status, failure) = match request.into_inner().name.as_str() {
+        let engine::CheckUpstreamRequest { name, origin } = request.into_inner();
+        let origin = origin.unwrap_or_default().payload;
+        if origin != format!("operator checks {name}") {
+            return Err(Status::permission_denied("nobody asks for it"));
+        }
+        let (status, failure) = match name.as_str() {
             "model" => (200, String::new()),
             "away" => (0, "the name has no address".to_owned()),
+            "busy" => {
+                let mut busy = Status::resource_exhausted("the upstream busy: try again in 7 s");
+                busy.metadata_mut().insert("retry-after", 7.into());
+                return Err(busy);
+            }
             name => return Err(Status::not_found(format!("no upstream {name} is locked"))),
         };
         Ok(Response::new(engine::CheckUpstreamResponse {

@@ -18,6 +18,7 @@ async fn upstreams_are_listed_without_what_they_do_not_have() {
         "clients": ["engine"],
         "timeout_ms": 120_000,
         "max_concurrent": 0,
+        "rate": "60/min",
     }] });
     assert_eq!(listed, expected);
 }
@@ -39,6 +40,22 @@ async fn a_failure_of_the_upstream_is_an_answer_of_the_gateway() {
     let (status, problem) = check("other").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(problem["detail"], "no upstream other is locked");
+}
+
+#[tokio::test]
+async fn who_checks_too_often_is_told_when_to_try_again() {
+    let world = World::new();
+    let path = "/upstream/busy/check";
+    let (status, problem) = world.ask("POST", path, Some("operator")).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(problem["type"], "/problems/too-much");
+    assert_eq!(problem["detail"], "the upstream busy: try again in 7 s");
+    let after = world.headers("POST", path, Some("operator")).await;
+    assert_eq!(after["retry-after"], "7");
+    // Where nobody knows, nobody says.
+    let path = "/upstream/model/check";
+    let after = world.headers("POST", path, Some("operator")).await;
+    assert_eq!(after.get("retry-after"), None);
 }
 
 #[tokio::test]

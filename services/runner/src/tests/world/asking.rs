@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bailey_proto::engine::v1::{Assignment, Cancel, lease_response};
-use bailey_trust::{Decision, DecisionOrigin, sign};
-use bailey_types::{AttemptNumber, DecisionId, JobId, OriginId, Sha256};
+use bailey_trust::{Decision, DecisionOrigin, Ticket, sign};
+use bailey_types::{AttemptNumber, DecisionId, JobId, OriginId, Sha256, TicketId};
 
 use super::World;
 
@@ -46,13 +46,26 @@ impl World {
         change(&mut decision);
         let request = format!(r#"{{"protocol":2,"command":"{}"}}"#, decision.command);
         decision.request_sha256 = Sha256::of(request.as_bytes());
+        let salted = [&[7; 32], request.as_bytes()].concat();
+        let ticket = Ticket {
+            id: TicketId::new(),
+            decision: decision.id,
+            final_sha256: Sha256::of(&salted),
+            plugin: decision.plugin.clone(),
+            image: decision.image,
+            container_kind: "cell".into(),
+            issued_at: decision.issued_at,
+            expires_at: decision.expires_at,
+        };
         let assignment = Assignment {
             job_id: job.to_string(),
             attempt: 1,
             plugin: "subject".into(),
             command: decision.command.to_string(),
             decision: Some(sign(&decision, &self.policy).unwrap()),
-            request: request.into(),
+            ticket: Some(sign(&ticket, &self.broker).unwrap()),
+            sealed: self.sealing.seal(&salted).unwrap().into(),
+            ticket_us: 700,
             timeout_ms: time.as_millis().try_into().unwrap(),
             lasts: time.is_zero(),
         };

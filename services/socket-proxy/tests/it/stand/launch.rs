@@ -48,7 +48,6 @@ impl Stand {
             final_sha256: Sha256::of(&sealed_bytes),
             plugin: plugin.clone(),
             image: locked.proposed.image,
-            container: cell.id.clone(),
             container_kind: "cell".into(),
             issued_at: now,
             expires_at: now.plus(Duration::from_secs(30)),
@@ -70,7 +69,7 @@ impl Stand {
         Envelope {
             decision,
             ticket,
-            sealed,
+            sealed: sealed.into(),
         }
         .to_bytes()
         .unwrap()
@@ -117,10 +116,16 @@ impl WaitingCell {
         Control::from_json(&message).unwrap()
     }
 
-    /// The proxy ends the stream and says nothing.
-    pub async fn ends_without_a_word(&mut self) {
+    /// Sends an envelope that another attempt's may replace; answers why this one came to nothing.
+    pub async fn put_off(&mut self, envelope: &[u8]) -> String {
+        self.send(envelope).await;
+        let said = self.control().await;
+        let Control::NotNow(why) = said else {
+            panic!("{said:?}")
+        };
         let next = self.attached.output.next().await;
         assert!(next.is_none(), "{next:?}");
+        why
     }
 
     /// Sends the envelope, starts the cell as soon as it may, and reads everything until the end.
@@ -144,8 +149,10 @@ impl WaitingCell {
             match frame.unwrap() {
                 LogOutput::StdIn { message } => match Control::from_json(&message).unwrap() {
                     Control::Returned(returned) => output.returned.push(returned),
-                    control
-                    @ (Control::Granted(_) | Control::Launched(_) | Control::Refused(_)) => {
+                    control @ (Control::Granted(_)
+                    | Control::Launched(_)
+                    | Control::Refused(_)
+                    | Control::NotNow(_)) => {
                         output.control = Some(control);
                     }
                 },

@@ -9,8 +9,10 @@ use serde_json::Value;
 const KINDS: [&str; 5] = ["vault.", "secret.", "principal.", "token.", "lock."];
 /// What was on record already and was not done, or of which that is not known.
 const NOT_DONE: [&str; 2] = ["vault.not_changed", "vault.maybe_changed"];
+/// What follows a change once it is durable.
+const KEPT: &str = "vault.kept";
 /// After these the numbers may be smaller.
-const ANOTHER: [&str; 2] = ["vault.made", "vault.restored"];
+const ANOTHER: [&str; 3] = ["vault.made", "vault.restored", "vault.adopted"];
 
 /// The numbers of changes, followed through the log.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Revisions {
     last_at: String,
     /// What the broker did before the log had it: kind, time and number. A record of it may come twice.
     told: BTreeSet<(String, String, u64)>,
+    /// The last number of which the log knows that it was durable.
+    kept: Option<u64>,
     /// The last entry that was looked at.
     seq: u64,
     /// When a change had a smaller number than one before it.
@@ -41,6 +45,12 @@ impl Revisions {
         let Some(revision) = fields.get("revision").and_then(Value::as_u64) else {
             return;
         };
+        if leaf.kind == KEPT {
+            // It is told behind what follows it at times; and after a restore it counts from above all that there was.
+            self.kept = Some(revision);
+            self.last = self.last.max(Some(revision));
+            return;
+        }
         if NOT_DONE.contains(&leaf.kind.as_str()) {
             // It was recorded first and then not done, or perhaps not. Of an earlier one nothing follows.
             if self.last == Some(revision) {
@@ -59,6 +69,9 @@ impl Revisions {
         // Another vault than the one before, and the log says so; unless the vault that says it is itself an old one.
         let is_another = ANOTHER.contains(&leaf.kind.as_str())
             && done_at.is_none_or(|at| at >= self.last_at.as_str());
+        if is_another {
+            self.kept = None;
+        }
         if !is_another && self.last.is_some_and(|last| revision < last) {
             self.went_back = Some(leaf.at.to_rfc3339());
         }
@@ -74,6 +87,11 @@ impl Revisions {
             ));
         }
         let (last, present) = (self.last?, present?);
+        if self.kept.is_some_and(|kept| present < kept) {
+            return Some(format!(
+                "the audit log has the change {last} of the vault, and the vault that is there is at {present}: an earlier vault was put in place"
+            ));
+        }
         (present < last).then(|| {
             format!(
                 "the audit log has the change {last} of the vault, and the vault that is there is at {present}: either an earlier vault was put in place, or the broker was killed just before it made that change"
@@ -153,6 +171,40 @@ mod tests {
         );
         let changed = [log[0], log[1], ("secret.set", 7)];
         assert!(suspicion(&changed, 7).unwrap().contains("older than what"));
+    }
+
+    #[test]
+    fn what_is_known_to_be_kept_leaves_no_other_reason() {
+        let log = [("secret.set", 7), ("vault.kept", 7), ("secret.set", 8)];
+        assert_eq!(suspicion(&log, 8), None);
+        // Killed just before, or the last change taken back: only what follows tells.
+        assert!(
+            suspicion(&log, 7)
+                .unwrap()
+                .contains("or the broker was killed")
+        );
+        let kept = [log[0], log[1], log[2], ("vault.kept", 8)];
+        assert!(
+            suspicion(&kept, 7)
+                .unwrap()
+                .ends_with("an earlier vault was put in place")
+        );
+        assert_eq!(suspicion(&kept, 8), None);
+        // Told behind the next change, or again, it is no change that went back;
+        let late = [("secret.set", 8), ("vault.kept", 7), ("vault.kept", 8)];
+        assert_eq!(suspicion(&late, 8), None);
+        // after a restore it counts from above all that there was.
+        let restored = [("secret.set", 9), ("vault.restored", 4), ("vault.kept", 10)];
+        assert_eq!(suspicion(&restored, 10), None);
+        let just = [("vault.kept", 9), ("vault.adopted", 4)];
+        assert_eq!(suspicion(&just, 4), None);
+        assert_eq!(
+            suspicion(
+                &[restored[0], restored[1], restored[2], ("secret.set", 11)],
+                11
+            ),
+            None
+        );
     }
 
     #[test]
