@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bailey_types::{PluginName, Timestamp};
 use tokio::time::Instant;
+use tonic::{Response, Status};
 
 use crate::fleet::Room;
 use crate::job::Job;
@@ -113,6 +114,19 @@ impl Patience {
             tokio::time::sleep_until(until).await;
         }
     }
+}
+
+/// What policy or the broker answers in time, and before the engine stops.
+async fn answered<T>(
+    state: &State,
+    asked: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    let answer = tokio::select! {
+        answer = tokio::time::timeout(state.options.decision_timeout, asked) => answer,
+        () = state.shutdown.cancelled() => return Err(Status::unavailable("the engine is stopping")),
+    };
+    let late = |_| Status::deadline_exceeded("it did not answer in time");
+    answer.map_err(late)?.map(Response::into_inner)
 }
 
 /// Assigns what can be assigned now; answers when something may become due by itself.

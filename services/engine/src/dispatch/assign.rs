@@ -20,6 +20,7 @@ use crate::view::{self, Locked};
 use crate::work::Work;
 use crate::{db, report, request, service};
 
+use super::answered;
 use super::ticket::{self, NotMade};
 
 /// How long a job waits that policy could not judge, when it is the job and not policy.
@@ -201,12 +202,7 @@ async fn decide(
         asked_by: Some(asked_by),
     };
     let mut policy = state.policy.clone();
-    let answer = tokio::select! {
-        answer = tokio::time::timeout(state.options.decision_timeout, policy.decide(question)) => answer,
-        () = state.shutdown.cancelled() => return Err(tonic::Status::unavailable("the engine is stopping")),
-    };
-    let late = |_| tonic::Status::deadline_exceeded("it did not answer in time");
-    let DecideResponse { outcome } = answer.map_err(late)??.into_inner();
+    let DecideResponse { outcome } = answered(state, policy.decide(question)).await?;
     outcome.ok_or_else(|| tonic::Status::internal("an answer without an outcome"))
 }
 
@@ -253,17 +249,9 @@ async fn assign(
     let lease = (job.id, job.attempt);
     let ticket = match made {
         Ok(made) => made,
-        Err(NotMade::Refused(reason)) => {
-            let refused = report::refused(state, lease, reason).await;
-            return kept(state, runner, lease, refused).map(|()| Assigned::Done);
-        }
-        Err(NotMade::Outdated(why)) => {
-            let taken = report::take_back(state, lease, &why).await;
-            return kept(state, runner, lease, taken).map(|()| Assigned::Done);
-        }
-        Err(NotMade::Unavailable(why)) => {
-            let taken = report::take_back(state, lease, &why).await;
-            return kept(state, runner, lease, taken).map(|()| Assigned::Postponed(why));
+        Err(not_made) => {
+            let (ended, assigned) = end(state, lease, not_made).await;
+            return kept(state, runner, lease, ended).map(|()| assigned);
         }
     };
     let waited = ticket.ready_at.saturating_duration_since(written_at);
@@ -295,6 +283,22 @@ async fn assign(
         kept(state, runner, lease, taken)?;
     }
     Ok(Assigned::Done)
+}
+
+/// Ends a lease that got no ticket. Answers whether that could be written down, and what became of the try.
+async fn end(
+    state: &State,
+    lease: Lease,
+    not_made: NotMade,
+) -> (Result<(), report::Error>, Assigned) {
+    match not_made {
+        NotMade::Refused(reason) => (report::refused(state, lease, reason).await, Assigned::Done),
+        NotMade::Outdated(why) => (report::take_back(state, lease, &why).await, Assigned::Done),
+        NotMade::Unavailable(why) => (
+            report::take_back(state, lease, &why).await,
+            Assigned::Postponed(why),
+        ),
+    }
 }
 
 /// A lease that could not be ended, and that no runner knows, is given up as one that its runner does not hold.

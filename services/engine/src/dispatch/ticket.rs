@@ -7,6 +7,7 @@ use bailey_proto::trust::v1::Signed;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::answered;
 use crate::state::State;
 
 /// A ticket with what it is for.
@@ -37,12 +38,8 @@ pub(super) async fn make(state: &State, allowed: Allowed) -> Result<Ticket, NotM
         request: allowed.request,
     };
     let mut broker = state.broker.clone();
-    let answer = tokio::select! {
-        answer = tokio::time::timeout(state.options.decision_timeout, broker.make_ticket(asked)) => answer,
-        () = state.shutdown.cancelled() => return Err(unavailable("the engine is stopping")),
-    };
-    let answer = answer.map_err(|_| unavailable("it did not answer in time"))?;
-    let MakeTicketResponse { ticket, sealed } = answer.map_err(|e| not_made(&e))?.into_inner();
+    let answer = answered(state, broker.make_ticket(asked)).await;
+    let MakeTicketResponse { ticket, sealed } = answer.map_err(|e| not_made(&e))?;
     let signed = ticket.ok_or_else(|| unavailable("an answer without a ticket"))?;
     Ok(Ticket {
         signed,

@@ -335,29 +335,24 @@ impl World {
 
     /// Waits until so many cells and holders are ready for the next call; answers the pooled cells there are.
     pub(super) async fn until_ready(&self, cells: usize, holders: usize) -> Vec<String> {
-        let waiting = async {
-            while self.stalls.get().unwrap().ready() != (cells, holders) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let ready = tokio::time::timeout(PATIENCE, waiting).await;
-        ready.unwrap_or_else(|_| {
-            let found = self.stalls.get().unwrap().ready();
-            panic!("not {cells} cells and {holders} holders are ready, but {found:?}")
-        });
-        self.pooled().await
+        self.until_ready_is(|ready| ready == (cells, holders)).await
     }
 
     /// Waits until so many cells are ready for the next call; answers the pooled cells there are. Whether the holder of the cell before stands
     /// ready beside them depends on which was first: its removal, or the making of the next cell, which then takes that holder.
     pub(super) async fn until_cells_are_ready(&self, cells: usize) -> Vec<String> {
+        self.until_ready_is(|(ready, _)| ready == cells).await
+    }
+
+    async fn until_ready_is(&self, is_so: impl Fn((usize, usize)) -> bool) -> Vec<String> {
+        let ready = || self.stalls.get().unwrap().ready();
         let waiting = async {
-            while self.stalls.get().unwrap().ready().0 != cells {
+            while !is_so(ready()) {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let ready = tokio::time::timeout(PATIENCE, waiting).await;
-        ready.unwrap_or_else(|_| panic!("not {cells} cells are ready"));
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("not ready: {:?} cells and holders are", ready()));
         self.pooled().await
     }
 
