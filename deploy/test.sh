@@ -4,13 +4,16 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-# Where the time goes: what begins now, and after how long.
-section() { printf '%3d:%02d  %s\n' "$((SECONDS / 60))" "$((SECONDS % 60))" "$1"; }
+# Where time and disk go: what begins now, after how long, and what is free.
+section() { printf '%3d:%02d  %-22s %s GiB free\n' "$((SECONDS / 60))" "$((SECONDS % 60))" "$1" "$(free_gib)"; }
+
+free_gib() { df --output=avail --block-size=1M . | awk 'END { printf "%.1f", $1 / 1024 }'; }
 
 # The vault must be readable by the standard tool, on disks that are full or read-only too.
 for tool in age unshare; do
   command -v "$tool" >/dev/null || fail "the tests need \`$tool\`: apt-get install age util-linux"
 done
+section "lint"
 deploy/lint.sh
 step engine "Docker Engine" "Start Docker, then run this again." deploy/engine.sh
 step compose "Docker Compose" "Install Docker Compose 2.20 or newer." deploy/compose.sh
