@@ -4,6 +4,8 @@
 # breaks every seal; `current` is the name for configuration.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
+# Other uids read what is in an image.
+umask 022
 
 PYTHON=(python3 coreutils tzdata)
 TOOLS=("${PYTHON[@]}" bash ca-certificates curl dash findutils gawk git grep gzip jq openssh-client sed tar)

@@ -3,6 +3,8 @@
 # it leaves a note, and images.sh compiles inside Docker.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
+# Other uids read what is in an image.
+umask 022
 
 PROFILE=${PROFILE:-release}
 cd "$ROOT"

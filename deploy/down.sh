@@ -9,5 +9,5 @@ stop_in_order
 compose --profile '*' down --remove-orphans --timeout 6 || status=$?
 # Cells are not Compose's: the runner would remove them at its next start.
 mapfile -t cells < <(docker ps --all --quiet --filter "label=bailey.stack=$BAILEY_STACK")
-if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}"; fi
+if ((${#cells[@]})); then docker rm --force --volumes "${cells[@]}" >/dev/null; fi
 exit "$status"

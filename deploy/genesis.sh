@@ -7,10 +7,11 @@ set -euo pipefail
 secrets=$BAILEY_HOME/secrets
 did=()
 
-# of_status FIELD: a field of the vault's status, as soon as the broker answers.
+# of_status FIELD: a field of the vault's status, as soon as the broker answers; 2 says that the vault is not open, which is an answer if there is one:
+# a Docker that crashes ends so too.
 of_status() {
   local deadline=$((SECONDS + 60)) status
-  until status=$(cli vault status --json); do
+  until status=$(cli vault status --json) || { (($? == 2)) && [[ -n $status ]]; }; do
     ((SECONDS < deadline)) || fail "the broker does not answer on its management socket"
     sleep 1
   done
@@ -29,10 +30,10 @@ await_audit() {
 }
 
 # The first lock, on the host, which alone can say what a path of it is. A service that was started before the broker was there looks for it again
-# only after 5 s, so socket-proxy may not be there yet.
+# only after 5 s, so socket-proxy may not be there yet. A lock that is in its place is made, though a service may take a while to go by it.
 lock_all() {
   local deadline=$((SECONDS + 60)) said
-  until said=$(bailey plugin lock --all --yes 2>&1); do
+  until said=$(bailey plugin lock --all --yes 2>&1) || [[ -e $BAILEY_HOME/config/bailey.lock ]]; do
     echo "$said"
     if ((SECONDS >= deadline)) || ! grep -q 'does not answer at' <<<"$said"; then fail "the first lock was not made"; fi
     sleep 1
@@ -46,7 +47,7 @@ case $state in
   open) ;;
   no_vault)
     if [[ -s $secrets/api.token ]]; then
-      fail "there are keys but no vault: put a copy of it back (docs/how-to/recovery.md, New hardware); or, to begin with an empty one: rm -f '$secrets/api.token' '$secrets/cli/admin.token', and make up"
+      fail "there are keys but no vault: put a copy of it back (docs/how-to/recovery.md, New hardware); or, to begin with an empty one: docker run --rm --network none -v '$secrets:/secrets' $TOOLS_IMAGE rm -f /secrets/api.token /secrets/cli/admin.token, make up, and lock again (bailey plugin lock --all)"
     fi
     cli vault init
     did+=(vault)

@@ -7,6 +7,7 @@ set -euo pipefail
 broken=$(docker volume ls --quiet --filter "label=bailey.loading=$BAILEY_STACK")
 [[ -z $broken ]] || fail "the volumes are not whole, a load broke off: repeat it (deploy/volumes.sh load FOLDER)"
 
-before=$(ls "$BAILEY_HOME/config")
+note="made in secrets/ and config/"
+if [[ -e $BAILEY_HOME/secrets/age.key && -n $(ls "$BAILEY_HOME/config") ]]; then note=unchanged; fi
 compose run --rm --no-TTY init
-if [[ -z $before ]]; then echo "= made in secrets/ and config/"; else echo "= unchanged"; fi
+echo "= $note"

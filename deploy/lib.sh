@@ -57,6 +57,22 @@ stop_in_order() {
   compose stop --timeout 6 broker || true
 }
 
+# It has a shell and a tar, and is there wherever the stack ever ran.
+TOOLS_IMAGE=bailey/base-tools:current
+
+need_tools() {
+  docker image inspect "$TOOLS_IMAGE" >/dev/null 2>&1 || "$ROOT/deploy/base-images.sh" </dev/null
+}
+
+# as_root MOUNT COMMAND...: what belongs to the services' uids, only root reads or removes. Whoever may use Docker may be it, in a container that
+# has the mount and nothing else.
+as_root() {
+  local mount=$1
+  shift
+  docker run --rm --interactive --pull never --user 0:0 --network none --read-only --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
+    --cap-add FOWNER --cap-add FSETID --security-opt no-new-privileges --volume "$mount" "$TOOLS_IMAGE" "$@"
+}
+
 # The CLI inside the stack: management sockets, no network, gone afterwards.
 cli() {
   compose run --rm --no-TTY --quiet-pull cli "$@"

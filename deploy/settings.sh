@@ -9,7 +9,9 @@ if ! [[ $BAILEY_PORT =~ ^[1-9][0-9]{0,4}$ ]] || ((BAILEY_PORT > 65535)); then fa
 [[ $BAILEY_HOME != *[[:space:]\'\"\$]* ]] || fail "The path $BAILEY_HOME has blanks, quotes or dollar signs; Compose cannot carry it."
 
 mkdir -p "$BAILEY_HOME"/{config,secrets,plugin-roots/first-party,plugin-roots/mine}
-chmod go-w "$BAILEY_HOME"/plugin-roots{,/first-party,/mine}
+# The services are other uids, and read these, whatever the umask was. Nobody else writes what is sealed.
+chmod 0755 "$BAILEY_HOME"/plugin-roots{,/first-party,/mine}
+find "$ROOT/tailscale" ! -perm -o=r -exec chmod go+rX {} +
 # The sidecar's secret has to exist for Compose; empty means: no tailnet, loopback only.
 if [[ ! -e $BAILEY_HOME/secrets/ts_authkey ]]; then (umask 077 && : >"$BAILEY_HOME/secrets/ts_authkey"); fi
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies the stack's volumes into a folder (save), or out of it (load), while the stack is down. With config/, secrets/, plugin-roots/ and
-# .env they are the stack. Owners, modes, links and labels come along; sockets, file capabilities and access lists do not, which the stack
+# Copies the stack's volumes into a folder (save), or out of it (load), while the stack is down. With the folders that home.sh copies
+# they are the stack. Owners, modes, links and labels come along; sockets, file capabilities and access lists do not, which the stack
 # has no use for. Nothing that is there is written over.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -8,8 +8,6 @@ shopt -s inherit_errexit
 # One order everywhere.
 export LC_ALL=C
 
-# It has a tar, and is there wherever the stack ever ran.
-TOOLS=bailey/base-tools:current
 # What a copy consists of, and what it must hash to.
 MANIFEST=manifest.sha256
 # Exact, where names are not: a stack may be called like the beginning of another.
@@ -29,14 +27,6 @@ running() {
 # A volume that is there while others are loaded: they are not whole before it is gone.
 loading() { docker volume ls --quiet --filter "label=bailey.loading=$BAILEY_STACK"; }
 
-# in_volume NAME:MODE COMMAND...: as root, who alone may read all of it, with nothing else.
-in_volume() {
-  local mount=$1
-  shift
-  docker run --rm --interactive --pull never --user 0:0 --network none --read-only --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
-    --cap-add FOWNER --cap-add FSETID --security-opt no-new-privileges --volume "$mount" "$TOOLS" "$@"
-}
-
 manifest() {
   local files=(./*.tar ./*.labels)
   echo "# stack $BAILEY_STACK, files ${#files[@]}"
@@ -50,6 +40,8 @@ save() {
   [[ -n $saved ]] || fail "the stack $BAILEY_STACK has no volumes"
   [[ -z $broken ]] || fail "these volumes are not whole, a load broke off: repeat it (deploy/volumes.sh load FOLDER)"
   [[ ! -e $1 ]] || fail "$1 is there, and nothing is written over"
+  [[ -d $(dirname "$1") ]] || fail "the folder $(dirname "$1") is not there"
+  need_tools
   # All of it is as secret as the stack.
   umask 077
   # A copy is whole or not there.
@@ -57,7 +49,7 @@ save() {
   mkdir "$partial" || fail "if a save left it, remove it"
   trap 'rm -rf "$partial"' EXIT
   while read -r name; do
-    in_volume "$name:/volume:ro" tar --warning=no-file-ignored --numeric-owner -C /volume -c . </dev/null >"$partial/$name.tar"
+    as_root "$name:/volume:ro" tar --warning=no-file-ignored --numeric-owner -C /volume -c . </dev/null >"$partial/$name.tar"
     docker volume inspect --format '{{range $name, $value := .Labels}}{{$name}}={{$value}}{{println}}{{end}}' "$name" >"$partial/$name.labels"
     count=$((count + 1))
   done <<<"$saved"
@@ -98,12 +90,12 @@ load() {
   while read -r name; do
     ! docker volume inspect "$name" >/dev/null 2>&1 || fail "there is a volume $name, and nothing is written over"
   done <<<"$copied"
-  docker image inspect "$TOOLS" >/dev/null 2>&1 || "$ROOT/deploy/base-images.sh"
+  need_tools
   docker volume create --label "bailey.loading=$BAILEY_STACK" "bailey-$BAILEY_STACK.loading" >/dev/null
   while read -r name; do
     mapfile -t labels < <(sed -n 's/^..*$/--label=&/p' "$1/$name.labels")
     docker volume create "${labels[@]}" "$name" >/dev/null
-    in_volume "$name:/volume" tar --numeric-owner -C /volume -xp <"$1/$name.tar"
+    as_root "$name:/volume" tar --numeric-owner -C /volume -xp <"$1/$name.tar"
     count=$((count + 1))
   done <<<"$copied"
   docker volume rm "bailey-$BAILEY_STACK.loading" >/dev/null

@@ -196,6 +196,7 @@ fn the_volumes_of_this_stack_and_of_no_other_come_back_as_they_were() {
     assert!(!stand.path("copy.partial").exists());
     // And nothing is written over, neither a copy nor a volume
     stand.refused("save", &copy, "nothing is written over");
+    stand.refused("save", &stand.path("nowhere/copy"), "nowhere is not there");
     stand.refused("load", &copy, "nothing is written over");
     // When they are lost, and loaded
     stand.remove();

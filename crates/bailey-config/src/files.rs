@@ -1,6 +1,7 @@
 //! The files of a configuration, as texts.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::assemble::{self, include_problem};
@@ -68,6 +69,14 @@ fn read_file(dir: &Path, name: &str) -> Result<String, Error> {
             bailey_yaml::MAX_BYTES
         )));
     }
-    let bytes = std::fs::read(&path).map_err(|e| failed(format!("cannot be read: {e}")))?;
+    let bytes = std::fs::read(&path).map_err(|e| {
+        // The containers are not the owner.
+        let way = if e.kind() == ErrorKind::PermissionDenied {
+            format!("; `chmod a+r config/{name}`")
+        } else {
+            String::new()
+        };
+        failed(format!("cannot be read: {e}{way}"))
+    })?;
     String::from_utf8(bytes).map_err(|e| failed(format!("is not UTF-8: {e}")))
 }

@@ -67,6 +67,7 @@ pub fn request(presence: &Presence, started: Timestamp) -> BeatRequest {
         version: Context::VERSION.to_owned(),
         started_at_ms: started.0,
         rss_bytes: rss_bytes().unwrap_or(0),
+        lock_serial: presence.lock_serial,
     }
 }
 

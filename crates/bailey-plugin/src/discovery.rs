@@ -37,6 +37,8 @@ pub struct Discovery {
     pub plugins: BTreeMap<PluginName, Found>,
     /// What was passed over, and why; one line each.
     pub warnings: Vec<String>,
+    /// Folders of which we are not permitted to read what would tell whether they are plugins, or which.
+    pub unreadable: Vec<PathBuf>,
 }
 
 /// A root cannot be searched.
@@ -81,6 +83,9 @@ pub fn discover(roots: &[PathBuf]) -> Result<Discovery, Error> {
                 Err(source) if depth == 0 => return Err(failed(source)),
                 Err(e) => {
                     discovery.warnings.push(format!("{}: {e}", dir.display()));
+                    if e.kind() == io::ErrorKind::PermissionDenied {
+                        discovery.unreadable.push(dir);
+                    }
                     continue;
                 }
             };
@@ -123,8 +128,12 @@ impl Discovery {
                 found
             }
             Err(problem) => {
-                self.warnings
-                    .push(format!("{}: {problem}", dir.join(MANIFEST).display()));
+                let path = dir.join(MANIFEST);
+                self.warnings.push(format!("{}: {problem}", path.display()));
+                let denied = |e: io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+                if std::fs::File::open(&path).is_err_and(denied) {
+                    self.unreadable.push(dir.to_owned());
+                }
                 return;
             }
         };

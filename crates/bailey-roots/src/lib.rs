@@ -22,7 +22,7 @@ pub use files::{Survey, survey};
 pub use new_root::{
     finish as finish_new_root, is_begun as is_new_root_begun, make as make_new_root,
 };
-pub use owners::own;
+pub use owners::{CLI_UID, own};
 
 /// Why the roots of trust were not made.
 #[derive(Debug, thiserror::Error)]

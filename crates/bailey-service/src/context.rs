@@ -38,6 +38,8 @@ pub struct Presence {
     pub readiness: Readiness,
     /// In a sentence; empty where all is well.
     pub detail: String,
+    /// Serial of the lock that this is about; `None`: it is about no lock.
+    pub lock_serial: Option<u64>,
 }
 
 /// How a service is, in a word.
@@ -132,6 +134,11 @@ impl Context {
         self.process.trouble(part, detail);
     }
 
+    /// See [`Process::goes_by`].
+    pub fn goes_by(&self, lock_serial: u64) {
+        self.process.goes_by(lock_serial);
+    }
+
     /// See [`Process::presence`].
     pub fn presence(&self) -> watch::Receiver<Presence> {
         self.process.presence()
@@ -165,6 +172,7 @@ struct State {
     started: bool,
     stopping: bool,
     troubles: BTreeMap<&'static str, String>,
+    lock_serial: Option<u64>,
     failure: Option<anyhow::Error>,
 }
 
@@ -174,6 +182,7 @@ impl Process {
         let starting = Presence {
             readiness: Readiness::Starting,
             detail: String::new(),
+            lock_serial: None,
         };
         let shared = Shared {
             presence: watch::Sender::new(starting),
@@ -282,6 +291,12 @@ impl Process {
         });
     }
 
+    /// By which lock the service goes, for whoever waits until all do; 0: there is none. Said after the troubles that follow from it.
+    pub fn goes_by(&self, lock_serial: u64) {
+        self.shared
+            .change(|state| state.lock_serial = Some(lock_serial));
+    }
+
     /// The presence now, and each change of it.
     pub fn presence(&self) -> watch::Receiver<Presence> {
         self.shared.presence.subscribe()
@@ -355,7 +370,8 @@ impl Shared {
         // Under the lock, so that the last state is also the last presence.
         self.presence.send_if_modified(|old| {
             let changed = *old != presence;
-            if changed {
+            // That another lock is gone by changes nothing of how the service is.
+            if (old.readiness, &old.detail) != (presence.readiness, &presence.detail) {
                 tracing::info!(service.readiness = presence.readiness.name(), service.detail = %presence.detail, "{}", presence.line());
             }
             *old = presence;
@@ -378,7 +394,11 @@ impl State {
             (false, true, true) => Readiness::Ready,
             (false, true, false) => Readiness::Degraded,
         };
-        Presence { readiness, detail }
+        Presence {
+            readiness,
+            detail,
+            lock_serial: self.lock_serial,
+        }
     }
 }
 

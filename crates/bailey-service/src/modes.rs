@@ -28,12 +28,12 @@ fn check_secret(path: &Path, metadata: &Metadata, uid: u32) -> Result<(), Miscon
     if metadata.uid() != uid {
         let owner = metadata.uid();
         return Err(Misconfigured(format!(
-            "{path} belongs to uid {owner}; this service runs as uid {uid}, and `bailey init` makes it the owner"
+            "{path} belongs to uid {owner}; this service runs as uid {uid}: `make up` sets its owner"
         )));
     }
     if mode & 0o077 != 0 {
         return Err(Misconfigured(format!(
-            "{path} has mode {mode:04o}; others could use it, and `bailey init` gives it 0400"
+            "{path} has mode {mode:04o}; others could use it: `make up` gives it 0400"
         )));
     }
     Ok(())
@@ -103,7 +103,7 @@ mod tests {
         }
         let error = check_secret_files(dir.path()).unwrap_err().to_string();
         assert!(
-            error.contains("age.key") && error.contains("0640"),
+            error.contains("age.key") && error.contains("0640") && error.contains("`make up`"),
             "{error}"
         );
     }
@@ -116,7 +116,10 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert!(check_secret(&path, &metadata, metadata.uid()).is_ok());
-        assert!(check_secret(&path, &metadata, metadata.uid() + 1).is_err());
+        let error = check_secret(&path, &metadata, metadata.uid() + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`make up` sets its owner"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Time as Bailey stores and signs it, and the clock it is read from.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,16 @@ impl fmt::Display for Timestamp {
 
 /// Where the time comes from: the machine's clock, or one that a test moves by hand.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock(Option<Arc<Fixed>>);
+
+#[derive(Debug)]
+struct Fixed {
+    now: AtomicI64,
+    passed_ns: AtomicU64,
+}
+
+/// What [`Clock::steady`] of the machine's clock counts from.
+static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
     /// The machine's clock.
@@ -75,16 +84,36 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that stands at `at` until [`Clock::set`] moves it.
+    /// A clock that stands at `at` until [`Clock::set`] or [`Clock::pass`] moves it.
     pub fn fixed(at: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(at.0))))
+        Self(Some(Arc::new(Fixed {
+            now: AtomicI64::new(at.0),
+            passed_ns: AtomicU64::new(0),
+        })))
     }
 
-    /// Moves a fixed clock; the machine's clock is not moved.
+    /// Sets a fixed clock, in no time; the machine's clock is not moved.
     pub fn set(&self, at: Timestamp) {
         if let Some(fixed) = &self.0 {
-            fixed.store(at.0, Ordering::SeqCst);
+            fixed.now.store(at.0, Ordering::SeqCst);
         }
+    }
+
+    /// Lets `time` pass on a fixed clock; the machine's clock is not moved.
+    pub fn pass(&self, time: Duration) {
+        if let Some(fixed) = &self.0 {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            fixed.passed_ns.fetch_add(nanos, Ordering::SeqCst);
+            self.set(self.now().plus(time));
+        }
+    }
+
+    /// How much time has passed since some moment of this process, which stays the same: setting the clock does not move this.
+    pub fn steady(&self) -> Duration {
+        self.0.as_ref().map_or_else(
+            || FIRST.elapsed(),
+            |fixed| Duration::from_nanos(fixed.passed_ns.load(Ordering::SeqCst)),
+        )
     }
 
     /// The time now.
@@ -95,7 +124,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         self.0.as_ref().map_or_else(
             || Utc::now().into(),
-            |fixed| Timestamp(fixed.load(Ordering::SeqCst)),
+            |fixed| Timestamp(fixed.now.load(Ordering::SeqCst)),
         )
     }
 }
@@ -120,5 +149,22 @@ mod tests {
         let other = clock.clone();
         other.set(Timestamp(9));
         assert_eq!(clock.now(), Timestamp(9));
+    }
+
+    #[test]
+    fn setting_a_clock_takes_no_time() {
+        let clock = Clock::fixed(Timestamp(5));
+        let before = clock.steady();
+        clock.set(Timestamp(9_000));
+        assert_eq!(clock.steady(), before);
+        clock.pass(Duration::from_secs(2));
+        assert_eq!(clock.steady(), before + Duration::from_secs(2));
+        assert_eq!(clock.now(), Timestamp(11_000));
+        let first = Clock::system().steady();
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+        assert!(Clock::system().steady() >= first + Duration::from_millis(1));
     }
 }

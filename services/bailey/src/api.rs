@@ -19,6 +19,16 @@ pub(crate) use connection::Unreachable;
 /// How long an answer may take that does not wait for a job.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
+/// Somebody listens, and does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no answer from {server} within {seconds} s: the gateway hangs, or is overloaded (docker compose ps)"
+)]
+pub(crate) struct Silent {
+    server: String,
+    seconds: u64,
+}
+
 /// A client with its token.
 pub(crate) struct Api {
     server: connection::Server,
@@ -105,12 +115,9 @@ impl Api {
         let token = self.token.as_ref().map(|token| token.as_str());
         let asked = self.server.ask(method, path, token, body);
         let answer = tokio::time::timeout(limit, asked).await;
-        answer.with_context(|| {
-            format!(
-                "no answer from {} within {} s",
-                self.server,
-                limit.as_secs()
-            )
+        answer.map_err(|_| Silent {
+            server: self.server.to_string(),
+            seconds: limit.as_secs(),
         })?
     }
 }

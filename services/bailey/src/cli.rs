@@ -23,7 +23,7 @@ Examples:
   head -c 32 /dev/urandom | base64 | bailey vault set demo_key --grant greet
   bailey config check && bailey plugin lock --all       make a change take effect
 
-Exit codes: 0 done, 1 failed, 78 something must be corrected first.";
+Exit codes: 0 done, 1 failed, 78 something must be corrected first; of `vault status`, 2: the vault is not open.";
 
 /// Operates a Bailey stack.
 #[derive(Debug, Parser)]

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 
 use crate::Misconfigured;
+use crate::cli::Verb;
 use crate::home::Home;
 use crate::output::Done;
 
@@ -21,13 +22,9 @@ const ANOTHER_PROJECT: [&str; 4] = [
     "COMPOSE_ENV_FILES",
 ];
 
-/// Runs `args` in the one-shot container `container`, with this terminal. With `file`, what it prints goes there, readable by its owner only.
-pub(crate) fn to_container(
-    home: &Home,
-    container: &str,
-    args: Vec<OsString>,
-    file: Option<&Path>,
-) -> anyhow::Result<Done> {
+/// Runs `args`, which ask for `verb`, in its one-shot container, with this terminal. If a file takes what it prints, only its owner can read it.
+pub(crate) fn to_container(home: &Home, verb: &Verb, args: Vec<OsString>) -> anyhow::Result<Done> {
+    let (container, file) = (verb.container(), verb.host_file());
     let mut command = one_shot(home)?;
     // A terminal at one end only would eat input or add carriage returns to output.
     let terminal =
@@ -45,6 +42,8 @@ pub(crate) fn to_container(
     let status = command.status().map_err(|e| not_started(container, &e))?;
     match (status.code(), file) {
         (Some(0), _) => Ok(Done::Well),
+        // Of any other verb it says nothing: Docker, too, ends so when it crashes.
+        (Some(2), _) if verb.is_vault_status() => Ok(Done::Closed),
         (code, Some(file)) => {
             // An empty token file would only mislead later.
             fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
@@ -61,16 +60,15 @@ pub(crate) fn to_custody(home: &Home, args: &[&str], input: &[u8]) -> anyhow::Re
 }
 
 /// As [`to_custody`], for whoever has to know what the verb says.
-pub(crate) fn heard_from_custody(home: &Home, args: &[&str]) -> anyhow::Result<(Done, String)> {
+pub(crate) fn heard_from_custody(
+    home: &Home,
+    args: &[&str],
+    input: &[u8],
+) -> anyhow::Result<(Done, String)> {
     let mut command = one_shot(home)?;
     command.args(["--no-TTY", "custody", "custody"]).args(args);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().map_err(|e| not_started("custody", &e))?;
-    let done = match output.status.code() {
-        Some(0) => Done::Well,
-        code => refused(code),
-    };
-    let said = String::from_utf8(output.stdout).context("reading what the container said")?;
+    let (done, said) = fed(command.stdout(Stdio::piped()), "custody", input)?;
+    let said = String::from_utf8(said).context("reading what the container said")?;
     Ok((done, said))
 }
 
@@ -83,6 +81,12 @@ pub(crate) fn with_input(
 ) -> anyhow::Result<Done> {
     let mut command = one_shot(home)?;
     command.args(["--no-TTY", container]).args(args);
+    let (done, _) = fed(&mut command, container, input)?;
+    Ok(done)
+}
+
+/// Has `command` read `input`; what it says, if that is for us.
+fn fed(command: &mut Command, container: &str, input: &[u8]) -> anyhow::Result<(Done, Vec<u8>)> {
     let spawned = command.stdin(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|e| not_started(container, &e))?;
     let mut stdin = child.stdin.take().context("no way into the container")?;
@@ -94,12 +98,13 @@ pub(crate) fn with_input(
         }
     }
     drop(stdin);
-    let waited = child.wait();
-    let status = waited.with_context(|| format!("waiting for the container `{container}`"))?;
-    match status.code() {
-        Some(0) => Ok(Done::Well),
-        code => Ok(refused(code)),
-    }
+    let waited = child.wait_with_output();
+    let output = waited.with_context(|| format!("waiting for the container `{container}`"))?;
+    let done = match output.status.code() {
+        Some(0) => Done::Well,
+        code => refused(code),
+    };
+    Ok((done, output.stdout))
 }
 
 /// `docker compose run` for the stack of this folder, up to where the container's name belongs.

@@ -10,6 +10,7 @@ mod lock;
 mod manage;
 mod output;
 mod rated;
+mod readable;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
+        Ok(Done::Closed) => ExitCode::from(2),
         Ok(Done::Misconfigured) => ExitCode::from(78),
         Err(e) => {
             eprintln!("bailey: {e:#}");
@@ -70,9 +72,8 @@ fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
     if !home.is_inside() && cli.verb.needs_sockets() {
         let mut args = args;
         args.extend(host_paths::arguments(&home, &cli.verb)?);
-        let file = cli.verb.host_file();
-        let done = forward::to_container(&home, cli.verb.container(), args, file)?;
-        if let Some(file) = file.filter(|_| done == Done::Well) {
+        let done = forward::to_container(&home, &cli.verb, args)?;
+        if let Some(file) = cli.verb.host_file().filter(|_| done == Done::Well) {
             let path = file.display().to_string();
             let sentence = format!("wrote {path}, readable by its owner only");
             out.told(&home, &serde_json::json!({ "file": path }), sentence)?;
@@ -86,6 +87,17 @@ fn run(cli: Cli, args: Vec<OsString>, out: &mut Out) -> anyhow::Result<Done> {
 }
 
 impl Verb {
+    /// Whether it says by an exit code of its own that the vault is not open.
+    fn is_vault_status(&self) -> bool {
+        use crate::cli::vault::VaultVerb;
+        matches!(
+            self,
+            Self::Vault {
+                verb: VaultVerb::Status
+            }
+        )
+    }
+
     /// Whether it can only be done inside of the one-shot container.
     fn needs_sockets(&self) -> bool {
         use crate::cli::vault::VaultVerb;

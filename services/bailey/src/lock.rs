@@ -4,21 +4,22 @@
 
 mod derived;
 mod engine;
+mod place;
 mod plan;
 mod present;
 mod preview;
 mod seal;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bailey_proto::management::v1::lock_service_client::LockServiceClient;
-use bailey_proto::management::v1::{ProposeRequest, SignRequest};
+use bailey_proto::management::v1::{
+    AwaitLockRequest, AwaitLockResponse, ProposeRequest, SignRequest,
+};
 use bailey_trust::{Lock, LockProposal, ProposedPlugin, TrustFile};
-use bailey_types::PluginName;
+use bailey_types::{PluginName, Serial};
 use tonic::transport::Channel;
 
 use crate::Misconfigured;
@@ -26,13 +27,18 @@ use crate::cli::{ConfigLockArgs, LockArgs};
 use crate::home::Home;
 use crate::host_paths::Resolved;
 use crate::lock::derived::Terms;
+use crate::lock::place::Place;
 use crate::lock::preview::Preview;
 use crate::manage::{self, Admin, refused};
-use crate::output::{Done, Out};
+use crate::output::{Done, Out, count, plain};
 use crate::rated::{Grants, Rated};
 
 pub(crate) use present::read as present;
 pub(crate) use preview::shown;
+
+/// How long a lock may take to be in force before it is said what is waited for, and how long after that.
+const QUIET_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(13);
 
 pub(crate) async fn plugins(home: &Home, args: LockArgs, out: &mut Out) -> anyhow::Result<Done> {
     let (only, code) = if args.all {
@@ -181,6 +187,7 @@ impl<'a> Session<'a> {
     }
 
     async fn commit(mut self, code: &str, out: &mut Out) -> anyhow::Result<Done> {
+        let place = Place::tried(&self.home.lock_file())?;
         let request = SignRequest {
             code: code.to_owned(),
         };
@@ -201,20 +208,99 @@ impl<'a> Session<'a> {
             lock.stack,
             self.trust.stack
         );
-        write(
-            &self.home.lock_file(),
-            &bailey_trust::source::to_file_text(&signed),
-        )?;
+        place
+            .put(&bailey_trust::source::to_file_text(&signed))
+            .with_context(|| {
+                format!(
+                    "lock {} is signed, but not written, and until a lock is that is not earlier no job starts: mend what is said here, then run the same again without a code; what is the same is signed anew",
+                    lock.serial
+                )
+            })?;
+        let taken = self.taken(lock.serial).await;
         if !self.home.json() {
+            let plugins = count(lock.plugins.len(), "plugin");
+            let in_force = if taken == Taken::InForce {
+                " It is in force."
+            } else {
+                ""
+            };
             out.line(format_args!(
-                "Locked: serial {}, {} plugins.",
-                lock.serial,
-                lock.plugins.len()
+                "Locked: serial {}, {plugins}.{in_force}",
+                lock.serial
             ));
         }
         engine::tidy(self.home).await;
-        Ok(Done::Well)
+        Ok(match taken {
+            Taken::InForce | Taken::Unsaid => Done::Well,
+            Taken::Not => Done::Badly,
+        })
     }
+
+    /// Waits until the lock is what those go by who follow it: whoever asks afterwards is not told of the one before.
+    async fn taken(&mut self, serial: Serial) -> Taken {
+        let mut behind = Vec::new();
+        for wait in [QUIET_WAIT, LONGEST_WAIT] {
+            let answer = match self.ask_taken(serial, wait).await {
+                Ok(answer) => answer,
+                Err(e) => {
+                    eprintln!(
+                        "! the lock {serial} is signed and in its place; whether the services have taken it could not be asked ({e:#}): `bailey status` says"
+                    );
+                    return Taken::Not;
+                }
+            };
+            behind = names(&answer.behind);
+            if behind.is_empty() {
+                let unheard = names(&answer.unheard);
+                if unheard.is_empty() {
+                    return Taken::InForce;
+                }
+                eprintln!(
+                    "! {} did not say whether it has taken the lock {serial}, which is signed and in its place; one that is started later takes it: `bailey status` says how it is",
+                    unheard.join(" and ")
+                );
+                return Taken::Unsaid;
+            }
+            if wait == QUIET_WAIT {
+                let who = behind.join(" and ");
+                eprintln!("waiting until {who} has taken lock {serial}");
+            }
+        }
+        eprintln!(
+            "! {} has not taken the lock {serial}, which is signed and in its place: `bailey status` and `docker compose logs {}` say why",
+            behind.join(" and "),
+            behind.join(" ")
+        );
+        Taken::Not
+    }
+
+    async fn ask_taken(
+        &mut self,
+        serial: Serial,
+        wait: Duration,
+    ) -> anyhow::Result<AwaitLockResponse> {
+        let request = AwaitLockRequest {
+            serial: serial.0,
+            wait_ms: u32::try_from(wait.as_millis())?,
+        };
+        let answer = self.broker.await_lock(self.admin.request(request)).await;
+        Ok(answer.map_err(refused("broker"))?.into_inner())
+    }
+}
+
+/// What became of a lock that is in its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Whoever follows the lock goes by it.
+    InForce,
+    /// Somebody is not there, or did not say.
+    Unsaid,
+    /// Somebody goes by an earlier one, or it could not be asked.
+    Not,
+}
+
+fn names(of: &[String]) -> Vec<String> {
+    of.iter().map(|name| plain(name)).collect()
 }
 
 /// The broker fills in serial, uids, MACs and the generation of the state, which `reset_state` raises; everything else it must leave as it was.
@@ -237,22 +323,4 @@ fn kept(plugin: &ProposedPlugin) -> ProposedPlugin {
         reset_state: false,
         ..plugin.clone()
     }
-}
-
-/// Replaces the lock, so that a reader finds the old one or the new one and never a part.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().context("the lock has no folder")?;
-    let written = tempfile::Builder::new()
-        .prefix(".bailey.lock")
-        .tempfile_in(dir)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            // Every service reads it.
-            file.as_file()
-                .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)?;
-            std::fs::File::open(dir)?.sync_all()
-        });
-    written.with_context(|| format!("writing {}", path.display()))
 }

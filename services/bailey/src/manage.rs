@@ -46,10 +46,12 @@ impl Admin {
         let text = std::fs::read_to_string(path)
             .map(Zeroizing::new)
             .map_err(|e| {
-                Misconfigured(format!(
-                    "reading the admin token {}: {e}; `bailey vault init` writes it",
-                    path.display()
-                ))
+                let way = if e.kind() == io::ErrorKind::PermissionDenied {
+                    "`make up` sets its owner"
+                } else {
+                    "`bailey vault init` writes it with a new vault, and of a vault that is there `bailey vault rotate-admin-token` makes another"
+                };
+                Misconfigured(format!("reading the admin token {}: {e}; {way}", path.display()))
             })?;
         let header = Zeroizing::new(format!("Bearer {}", text.trim()));
         let mut value: MetadataValue<Ascii> = header.parse().map_err(|_| {

@@ -15,6 +15,8 @@ pub(crate) enum Done {
     Well,
     /// Exit code 1: the job failed, the stack is not ready.
     Badly,
+    /// Exit code 2: nothing is wrong with the question, but the vault is not open.
+    Closed,
     /// Exit code 78: the operator must correct something, and was told what.
     Misconfigured,
 }
@@ -101,9 +103,12 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// A number of things: `noun` is one of them.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{s}")
+pub(crate) fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    match (number == N::from(1), noun.strip_suffix("ry")) {
+        (true, _) => format!("{number} {noun}"),
+        (false, Some(stem)) => format!("{number} {stem}ries"),
+        (false, None) => format!("{number} {noun}s"),
+    }
 }
 
 /// A time as programs read it.
@@ -133,8 +138,12 @@ mod tests {
     #[test]
     fn one_thing_is_not_several() {
         assert_eq!(
-            [0, 1, 2].map(|number| count(number, "API token")),
+            [0_u64, 1, 2].map(|number| count(number, "API token")),
             ["0 API tokens", "1 API token", "2 API tokens"]
+        );
+        assert_eq!(
+            [1_u32, 2].map(|number| count(number, "entry")),
+            ["1 entry", "2 entries"]
         );
     }
 

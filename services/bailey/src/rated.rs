@@ -93,6 +93,11 @@ impl<'a> Rated<'a> {
         bailey_trust::rating(plugin, &facts)
     }
 
+    /// The configuration of the lock, if this version can read it.
+    pub(crate) fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
     /// What the configuration of the lock allows and is worth saying.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.config

@@ -70,7 +70,7 @@ fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} belongs to uid {owner}; it must belong to the broker's, {ours}: `bailey init` sets that",
+        "{} belongs to uid {owner}; it must belong to the broker's, {ours}: `make up` sets its owner",
         path.display()
     ))
 }
@@ -131,6 +131,7 @@ mod tests {
         };
         let reason = check_owner(&path, &metadata).unwrap_err();
         assert!(reason.contains("belongs to uid"), "{reason}");
+        assert!(reason.contains("`make up` sets its owner"), "{reason}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::vault::Document;
 use crate::vault::content::{self, Author};
 use crate::vault::file::{FileError, VaultFile};
 
+/// What to do where there is no vault, which may be one that was lost.
+pub const NO_VAULT: &str = "there is no vault: if there was one, restore a copy of it (`bailey vault restore COPY`); in a new stack, `bailey vault init` makes one";
+
 /// Does what must not be done while the broker runs.
 #[derive(Debug, Parser)]
 #[command(name = "broker custody")]
@@ -277,7 +280,7 @@ fn same_owner(key: &Path, vault_dir: &Path) -> anyhow::Result<()> {
 }
 
 fn no_vault() -> Misconfigured {
-    Misconfigured("there is no vault yet: run `bailey vault init`".into())
+    Misconfigured(NO_VAULT.into())
 }
 
 #[cfg(test)]

@@ -103,14 +103,19 @@ impl Gate {
                 "too many wrong admin tokens; wait a minute",
             ));
         }
-        if bearer(request).is_some_and(|bearer| token::is_admin(&document, &bearer)) {
+        let bearer = bearer(request);
+        let given = bearer.is_some();
+        if bearer.is_some_and(|bearer| token::is_admin(&document, &bearer)) {
             return Ok(());
         }
         self.failures().take(now);
         self.refused(method, uid, "wrong_token");
-        Err(Status::unauthenticated(
-            "this needs the vault's admin token",
-        ))
+        // Whoever gave one learns no more than that it is wrong.
+        Err(Status::unauthenticated(if given {
+            "this needs the vault's admin token, and the one that was given is another (of an earlier or later vault?): `bailey vault rotate-admin-token`, with the broker stopped, makes a new one"
+        } else {
+            "this needs the vault's admin token"
+        }))
     }
 
     fn failures(&self) -> MutexGuard<'_, Limiter> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::record::{Looked, NotRecorded, Unknown};
+use crate::record::{Looked, NotRecorded, Record, Unknown};
 use crate::state::State;
 use crate::vault::{Document, Mark, Verdict};
 
@@ -46,7 +46,7 @@ pub async fn compare(state: &State) {
         match compared(state, &document, &mut looked).await {
             Ok(verdict) => {
                 *looked = 0;
-                settle(state, &document, verdict);
+                settle(state, &document, verdict).await;
             }
             Err(unknown) => state.vault.not_compared(why(&unknown)),
         }
@@ -54,7 +54,7 @@ pub async fn compare(state: &State) {
     state.rounds.send_modify(|rounds| *rounds += 1);
 }
 
-fn settle(state: &State, document: &Document, verdict: Verdict) {
+async fn settle(state: &State, document: &Document, verdict: Verdict) {
     if let Verdict::Earlier { known } = verdict {
         let found = document.told_until();
         tracing::error!(
@@ -63,8 +63,11 @@ fn settle(state: &State, document: &Document, verdict: Verdict) {
             "an earlier vault was put in place: nothing is given from it"
         );
         let fields = serde_json::json!({ "known": known, "found": found });
-        state.records.refusal("vault.earlier_refused", &fields);
+        let alarm = Record::new("vault.earlier_refused", fields);
+        state.records.alarm(alarm);
     }
+    // Beside a change that is worked out and not done yet, the vault is not numbered anew: that change would be on top of another.
+    let _alone = state.changing.lock().await;
     // Told anew in each life, it is found soon in the next.
     state.records.forget_kept();
     state.vault.settle(document, verdict);
@@ -135,5 +138,54 @@ async fn latest(
                 state.vault.not_compared(why);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use bailey_test::TestStack;
+    use bailey_types::{PrincipalName, Service};
+
+    use super::*;
+    use crate::token::Bearer;
+    use crate::vault::{Deed, Nonce, PrincipalKind, Status};
+
+    #[tokio::test]
+    async fn a_vault_is_not_numbered_anew_beside_a_change() {
+        let stack = TestStack::new();
+        let ctx = stack.context(Service::Broker);
+        let state = State::open(&ctx, Duration::from_hours(1)).unwrap();
+        let name = stack.trust().stack.clone();
+        let genesis = Document::genesis(name, Bearer::admin().hash(), Nonce::generate());
+        state.vault.init(genesis).unwrap();
+        let greet: PrincipalName = "greet".parse().unwrap();
+        let registered =
+            |document: &mut Document| document.register(greet.clone(), PrincipalKind::Plugin);
+        state.vault.change(registered).unwrap();
+        let unproven = state.vault.unproven().unwrap();
+        let another = Verdict::Another { after: 9 };
+
+        // Somebody revokes, while the log answers that the vault was put in the place of another.
+        let alone = state.changing.lock().await;
+        let planned = state
+            .vault
+            .plan(|document| document.revoke_principal(&greet));
+        let mut planned = planned.unwrap();
+        planned.note(|document| {
+            let at = state.clock.now();
+            document.tell_later(Deed::PrincipalRevoked, serde_json::Map::new(), at);
+        });
+        let mut settled = Box::pin(settle(&state, &unproven, another));
+        let mut polled = Context::from_waker(Waker::noop());
+        assert!(settled.as_mut().poll(&mut polled).is_pending());
+        state.vault.commit(planned).unwrap();
+        drop(alone);
+        settled.await;
+
+        let document = state.vault.proven().unwrap();
+        assert_eq!(document.principals[&greet].status, Status::Revoked);
+        assert_eq!(document.revision, 10);
     }
 }

@@ -23,6 +23,8 @@ use crate::vault::{Deed, Mark, Offline};
 
 /// Longest that the audit log may take to answer a question.
 const LONGEST_ANSWER: Duration = Duration::from_secs(5);
+/// As many alarms wait for the audit log. Each is for a person to look at.
+const MAX_ALARMS: usize = 16;
 
 /// Why a deed was not recorded, and so must not be done.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +124,10 @@ pub struct Records {
     closing: AtomicBool,
     /// What the log was last said to lack, and why.
     lacks: Mutex<Option<String>>,
-    /// The log was told that somebody else changed the vault's file.
+    /// Somebody else changed the vault's file, and the log was told so, or will be.
     alarmed: AtomicBool,
+    /// What somebody must look at, until the log has it: one of a kind.
+    alarms: Mutex<Vec<Record>>,
     /// Deeds that the audit log has, while the vault could not note it: on a failing disk they would be told every few seconds.
     told: Mutex<Vec<Offline>>,
 }
@@ -316,7 +320,47 @@ impl Records {
             vault.known = known,
             "somebody else changed the vault's file: nothing can be written"
         );
-        self.note("vault.changed_outside", &json!({ "known": known }));
+        let fields = json!({ "known": known });
+        self.alarm(Record::new("vault.changed_outside", fields));
+    }
+
+    /// Has the log told of something that somebody must look at. It is told by itself: whoever fills the log, or the queue to it, with what he is
+    /// refused does not keep it away.
+    pub fn alarm(&self, alarm: Record) {
+        let mut alarms = self.alarms();
+        if alarms.contains(&alarm) {
+            return;
+        }
+        // Those that wait are told whatever comes after them; who makes more of them than that has said enough.
+        if alarms.len() < MAX_ALARMS {
+            alarms.push(alarm);
+        } else {
+            tracing::error!(
+                "the alarm {} is not kept for the audit log: {MAX_ALARMS} wait for it",
+                alarm.kind
+            );
+        }
+    }
+
+    /// Tells what waits of that. What the log does not take now, it is told next time.
+    pub async fn tell_alarms(&self) -> Result<(), NotRecorded> {
+        let waiting = self.alarms().clone();
+        for alarm in waiting {
+            self.before(alarm.kind, &alarm.fields).await?;
+            self.alarms().retain(|waits| *waits != alarm);
+        }
+        Ok(())
+    }
+
+    /// As [`Records::tell_alarms`], for whoever cannot wait, since the service stops.
+    pub fn note_alarms(&self) {
+        for alarm in std::mem::take(&mut *self.alarms()) {
+            self.note(alarm.kind, &alarm.fields);
+        }
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self) -> MutexGuard<'_, Vec<Offline>> {

@@ -1,13 +1,14 @@
 //! What the broker has in hand.
 
+use std::cmp::Ordering;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bailey_error::Chain;
 use bailey_service::{Context, Misconfigured};
-use bailey_trust::{Consumed, LockSource, SealingSession, SigningKey, TrustFile};
+use bailey_trust::{Consumed, LockSource, LockSourceError, SealingSession, SigningKey, TrustFile};
 use bailey_types::{Clock, Serial, Service};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,9 +23,6 @@ use crate::record::Records;
 use crate::ticket::Office;
 use crate::vault::{Deed, Document, Error as VaultError, State as VaultState, Vault};
 use crate::view::View;
-
-/// Most decisions that can be used within one validity.
-const CONSUMED_LIMIT: usize = 100_000;
 
 /// The broker.
 pub struct State {
@@ -62,7 +60,12 @@ pub struct State {
     pub rounds: watch::Sender<u64>,
     /// What the operator is told may be another now.
     pub shown: Notify,
+    /// When a lock was signed last in this life, by the steady clock.
+    pub signed: Mutex<Option<Duration>>,
 }
+
+/// How long whoever had a lock signed has to put it in its place before it is told that it is not there.
+const PLACING: Duration = Duration::from_secs(3);
 
 impl State {
     /// Reads keys, vault and lock. A vault that cannot be opened is no error: the broker says so and runs.
@@ -76,7 +79,7 @@ impl State {
             key: key.clone(),
             socket_proxy: SealingSession::new(trust.socket_proxy.clone()),
             epoch: epoch(),
-            consumed: Consumed::new(CONSUMED_LIMIT),
+            consumed: Consumed::new(ctx.clock.clone()),
         };
         // The vault's own serial is compared with each lock at each ticket, so nothing needs to be remembered here.
         let lock = ctx.lock(Serial(0), View::of);
@@ -98,6 +101,7 @@ impl State {
             proving: tokio::sync::Mutex::default(),
             rounds: watch::Sender::default(),
             shown: Notify::new(),
+            signed: Mutex::default(),
         })
     }
 
@@ -133,15 +137,27 @@ impl State {
         }
     }
 
-    /// The vault remembers each lock before it is in force: one that knows an earlier one only was put in place later.
-    fn lags(&self, document: &Document) -> Option<String> {
+    /// What to do where there is no vault and there was one, for only a vault signs locks. An empty one in its place would be the loss of
+    /// everything that was in it.
+    pub fn lost_vault(&self) -> Option<&'static str> {
+        let is_new = matches!(self.lock.current(), Err(LockSourceError::Missing));
+        (!is_new).then_some(
+            "vault.age is gone, and there was one, for bailey.lock is there: put a copy of it back, with the broker stopped (`bailey vault restore COPY`; docs/how-to/recovery.md); only if there is no copy, begin with an empty one (`bailey vault init`)",
+        )
+    }
+
+    /// A lock is signed, or about to be.
+    pub fn signing(&self) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        *signed = Some(self.clock.steady());
+    }
+
+    /// Whether the vault and the lock in its place are of two times.
+    fn apart(&self, document: &Document) -> Option<String> {
         let locked = self.lock.current().ok()?.lock.serial;
-        let known = document.lock.serial;
-        (known < locked).then(|| {
-            format!(
-                "the vault is earlier than bailey.lock: it knows the lock {known}, and {locked} is in force; if you did not restore a copy, somebody put it there (`bailey vault audit`); if you did, lock again"
-            )
-        })
+        let signed = *self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = signed.map(|at| self.clock.steady().saturating_sub(at));
+        apart(document.lock.serial, locked, since)
     }
 
     /// What is missing at the moment, by part, for the operator.
@@ -149,9 +165,15 @@ impl State {
         let vault = match self.vault.state() {
             VaultState::Open(document) => {
                 let outside = self.vault.changed_outside();
-                outside.or_else(|| self.lags(&document))
+                outside.or_else(|| self.apart(&document))
             }
-            VaultState::NoVault => Some("there is no vault yet: run `bailey vault init`".into()),
+            VaultState::NoVault => {
+                let lost = self.lost_vault();
+                Some(
+                    lost.unwrap_or("there is no vault yet: run `bailey vault init`")
+                        .into(),
+                )
+            }
             VaultState::Sealed(reason) if self.vault.unproven().is_some() => {
                 Some(format!("nothing is given from the vault yet: {reason}"))
             }
@@ -159,6 +181,21 @@ impl State {
         };
         let lock = self.lock.current().err().map(|e| Chain(&e).to_string());
         [("vault", vault), ("lock", lock)]
+    }
+}
+
+/// The vault remembers each lock before it is in force: one that knows an earlier one only was put in place later, and so was a lock that is
+/// earlier than what the vault knows, or the later one was not written. `since` the last signature of this life, whoever asked for it writes.
+fn apart(known: Serial, locked: Serial, since: Option<Duration>) -> Option<String> {
+    match known.cmp(&locked) {
+        Ordering::Equal => None,
+        Ordering::Less => Some(format!(
+            "the vault is earlier than bailey.lock: it knows the lock {known}, and {locked} is in force; if you did not restore a copy, somebody put it there (`bailey vault audit`); if you did, lock again"
+        )),
+        Ordering::Greater if since.is_some_and(|since| since < PLACING) => None,
+        Ordering::Greater => Some(format!(
+            "bailey.lock has serial {locked}, but {known} was signed, so every job waits: it was not written, or somebody put an earlier one in its place; `bailey plugin lock --all` locks again"
+        )),
     }
 }
 
@@ -178,4 +215,23 @@ fn signing_key(path: &Path, trust: &TrustFile) -> anyhow::Result<SigningKey> {
 /// 128 random bits: of this life of the broker and no other.
 fn epoch() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_had_a_lock_signed_has_a_moment_to_write_it() {
+        let (earlier, later) = (Serial(7), Serial(8));
+        assert_eq!(apart(later, earlier, Some(Duration::ZERO)), None);
+        for since in [Some(PLACING), None] {
+            let said = apart(later, earlier, since);
+            assert!(said.is_some_and(|said| said.contains("serial 7, but 8 was signed")));
+        }
+        assert_eq!(apart(later, later, None), None);
+        // An earlier vault is told at once.
+        let said = apart(earlier, later, Some(Duration::ZERO));
+        assert!(said.is_some_and(|said| said.contains("the vault is earlier")));
+    }
 }

@@ -42,27 +42,33 @@ pub async fn run(ctx: Context, state: Arc<State>) -> anyhow::Result<()> {
     if let Some(revision) = untold(&state) {
         state.records.note_kept(revision);
     }
+    state.records.note_alarms();
     Ok(())
 }
 
 async fn round(state: &State) {
     // Nobody who changes the vault waits for this.
     proof::compare(state).await;
-    let VaultState::Open(document) = state.vault.state() else {
-        return;
+    let told = match state.vault.state() {
+        VaultState::Open(document) => {
+            let told = told(state).await;
+            let outside = state.vault.changed_outside().is_some();
+            state.records.changed_outside(document.revision, outside);
+            told
+        }
+        VaultState::NoVault | VaultState::Sealed(_) => Ok(()),
     };
-    let mut told = {
+    let alarmed = state.records.tell_alarms().await;
+    let lacks = told.and(alarmed).err();
+    state.records.lacks(lacks.map(|e| Chain(&e).to_string()));
+}
+
+async fn told(state: &State) -> Result<(), NotRecorded> {
+    {
         let _alone = state.changing.lock().await;
-        catch_up(state).await
-    };
-    if told.is_ok() {
-        told = keep(state).await;
+        catch_up(state).await?;
     }
-    state
-        .records
-        .lacks(told.err().map(|e| Chain(&e).to_string()));
-    let outside = state.vault.changed_outside().is_some();
-    state.records.changed_outside(document.revision, outside);
+    keep(state).await
 }
 
 /// Has the audit log told that the vault as it is now is durable: an earlier one in its place is then refused.

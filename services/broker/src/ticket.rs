@@ -13,7 +13,7 @@ use bailey_trust::{
     Consumed, Decision, Loaded, LockedPlugin, NotConsumed, SealingSession, SigningKey, Ticket,
     UNTRUSTED, VerifyingKey, strict_json,
 };
-use bailey_types::{Blake3, SecretName, Sha256, TicketId, Timestamp};
+use bailey_types::{Blake3, DecisionId, SecretName, Sha256, TicketId, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -77,7 +77,7 @@ pub struct Office {
     /// This life of the broker.
     pub epoch: String,
     /// The decisions that were used.
-    pub consumed: Consumed,
+    pub consumed: Consumed<DecisionId>,
 }
 
 const SALT_BYTES: usize = 32;
@@ -129,7 +129,7 @@ impl Office {
         let delivered = delivered.map_err(refuse)?;
         let salted = salted(asked.request, &delivery.config_refs, &delivered).map_err(refuse)?;
         check_size(&salted).map_err(refuse)?;
-        self.consume(&decision, now.time).map_err(refuse)?;
+        self.consume(&decision).map_err(refuse)?;
         let names: Vec<_> = delivered.secrets.keys().collect();
         record.insert("secrets".into(), json!(names));
         if !delivered.withheld.is_empty() {
@@ -194,15 +194,16 @@ impl Office {
             .map_err(|e| (Reason::BadRequest, e.to_string()))
     }
 
-    fn consume(&self, decision: &Decision, now: Timestamp) -> Result<(), Refusal> {
-        let consumed = self.consumed.consume(decision.id, decision.expires_at, now);
+    fn consume(&self, decision: &Decision) -> Result<(), Refusal> {
+        let (issued_at, expires_at) = (decision.issued_at, decision.expires_at);
+        let consumed = self.consumed.consume(decision.id, issued_at, expires_at);
         consumed.map_err(|why| {
             let reason = match why {
                 NotConsumed::Used => Reason::DecisionUsed,
-                NotConsumed::Forgotten => Reason::Expired,
+                NotConsumed::Older | NotConsumed::Forgotten => Reason::Expired,
                 NotConsumed::Full => Reason::Busy,
             };
-            (reason, why.to_string())
+            (reason, format!("the decision: {why}"))
         })
     }
 }

@@ -22,7 +22,7 @@ use bailey_types::{Sha256, StackId, Timestamp};
 
 pub use document::{
     Alphabet, Document, Imported, LockState, Pattern, Principal, PrincipalKind, RecipeChange,
-    Rolled, Secret, SetOutcome, SetSecret, Status, Token, Uids,
+    Rolled, Secret, SetOutcome, SetSecret, Skipped, Status, Token, Uids,
 };
 pub use file::FileError;
 pub use offline::{Deed, Offline};
@@ -38,7 +38,7 @@ use file::VaultFile;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody made one yet.
-    #[error("there is no vault yet: run `bailey vault init`")]
+    #[error("{}", crate::custody::NO_VAULT)]
     NoVault,
     /// It cannot be opened.
     #[error("the vault is sealed: {0}")]

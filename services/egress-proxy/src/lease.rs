@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bailey_lease::{Kind, Refusal, Token};
 use bailey_plugin::egress::Entry;
 use bailey_service::Context;
-use bailey_trust::{Decision, Loaded, LockSource, UNTRUSTED, VerifyingKey, verify};
-use bailey_types::{Clock, DecisionId, Serial, Timestamp};
+use bailey_trust::{
+    Consumed, Decision, Loaded, LockSource, NotConsumed, UNTRUSTED, VerifyingKey, verify,
+};
+use bailey_types::{Clock, DecisionId, Serial};
 use rand::RngCore as _;
 use tokio_util::sync::CancellationToken;
 
@@ -22,16 +24,10 @@ pub(crate) struct Leases {
     policy: VerifyingKey,
     lock: Arc<LockSource<View>>,
     clock: Clock,
-    /// What was decided before is refused: whether it had a lease then is not known any more.
-    started: Timestamp,
-    book: Mutex<Book>,
-}
-
-#[derive(Default)]
-struct Book {
-    open: HashMap<Token, Arc<Lease>>,
-    /// Decisions that have had a lease, until they expire.
-    used: HashMap<DecisionId, Timestamp>,
+    /// Decisions that have had a lease.
+    used: Consumed<DecisionId>,
+    /// The leases that are open.
+    open: Mutex<HashMap<Token, Arc<Lease>>>,
 }
 
 /// One lease.
@@ -62,14 +58,14 @@ impl Leases {
             policy: ctx.trust.signing.policy,
             lock,
             clock: ctx.clock.clone(),
-            started: ctx.clock.now(),
-            book: Mutex::default(),
+            used: Consumed::new(ctx.clock.clone()),
+            open: Mutex::default(),
         }
     }
 
-    /// Why the lock cannot be used, if it cannot.
-    pub(crate) fn lock_trouble(&self) -> Option<String> {
-        self.lock.current().err().map(|e| e.to_string())
+    /// The lock as it is now; the error is a sentence.
+    pub(crate) fn lock(&self) -> Result<Arc<Loaded<View>>, String> {
+        self.lock.current().map_err(|e| e.to_string())
     }
 
     /// Opens the lease of the signed decision in `line`, for a holder with `uid`.
@@ -79,11 +75,8 @@ impl Leases {
             .map_err(|reason| no(format!("the decision: {reason}")))?;
         let decision = verify::<Decision>(&signed, &self.policy);
         let decision = decision.map_err(|e| no(e.to_string()))?.statement;
-        let now = self.clock.now();
-        decision.check_time(now).map_err(|e| no(e.to_string()))?;
-        if decision.issued_at < self.started {
-            return Err(no("the decision is older than this process".into()));
-        }
+        let timely = decision.check_time(self.clock.now());
+        timely.map_err(|e| no(e.to_string()))?;
         let lock = self.lock.current().map_err(|e| no(e.to_string()))?;
         check(&lock, uid, &decision).map_err(|wrong| no(wrong.into()))?;
         let entries = decision.egress.iter().map(|text| text.parse());
@@ -99,7 +92,7 @@ impl Leases {
             over: CancellationToken::new(),
             decision,
         });
-        let token = self.enter(&lease, now).map_err(|wrong| no(wrong.into()))?;
+        let token = self.enter(&lease).map_err(no)?;
         Ok(Held {
             leases: Arc::clone(self),
             token,
@@ -107,29 +100,26 @@ impl Leases {
         })
     }
 
-    fn enter(&self, lease: &Arc<Lease>, now: Timestamp) -> Result<Token, &'static str> {
+    fn enter(&self, lease: &Arc<Lease>) -> Result<Token, String> {
+        let decision = &lease.decision;
+        let (issued_at, expires_at) = (decision.issued_at, decision.expires_at);
+        let used = self.used.consume(decision.id, issued_at, expires_at);
+        used.map_err(|why| match why {
+            NotConsumed::Used => "the decision has had its lease already".to_owned(),
+            NotConsumed::Older => "the decision is older than this process".to_owned(),
+            NotConsumed::Forgotten | NotConsumed::Full => format!("the decision: {why}"),
+        })?;
         let mut random = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut random);
         let token = Token(random);
-        let mut book = self.book();
-        // The same second of grace that a check of the time has.
-        let still = now.minus(std::time::Duration::from_secs(2));
-        book.used.retain(|_, expires| *expires >= still);
-        let decision = &lease.decision;
-        if book.used.insert(decision.id, decision.expires_at).is_some() {
-            return Err("the decision has had its lease already");
-        }
-        book.open.insert(token.clone(), Arc::clone(lease));
+        self.open_leases().insert(token.clone(), Arc::clone(lease));
         Ok(token)
     }
 
     /// The open lease of `token`, if it is of `uid`.
     pub(crate) fn find(&self, uid: u32, token: &Token) -> Option<Arc<Lease>> {
-        let book = self.book();
-        book.open
-            .get(token)
-            .filter(|lease| lease.uid == uid)
-            .cloned()
+        let open = self.open_leases();
+        open.get(token).filter(|lease| lease.uid == uid).cloned()
     }
 
     /// What the lock grants to the lease's plugin now.
@@ -153,7 +143,7 @@ impl Leases {
         if serial == seen {
             return serial;
         }
-        for lease in self.book().open.values() {
+        for lease in self.open_leases().values() {
             let plugin = &lease.decision.plugin;
             let grant = lock.view.grants.of_uid(lease.uid);
             let grant = grant.filter(|grant| grant.plugin == *plugin);
@@ -167,8 +157,8 @@ impl Leases {
         serial
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open_leases(&self) -> MutexGuard<'_, HashMap<Token, Arc<Lease>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,7 +205,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.leases.book().open.remove(&self.token);
+        self.leases.open_leases().remove(&self.token);
         self.lease.over.cancel();
     }
 }

@@ -86,9 +86,13 @@ async fn watch(
                 return Ok(());
             }
         }
-        ctx.trouble("lock", door.leases.lock_trouble());
+        // Of this lock or a later one is what is reviewed next.
+        let lock = door.leases.lock();
         seen = door.leases.review(seen);
         upstreams.review();
+        let serial = lock.as_ref().map_or(0, |loaded| loaded.lock.serial.0);
+        ctx.trouble("lock", lock.err());
+        ctx.goes_by(serial);
         door.summarise(Some(Instant::now()));
         upstreams.summarise(Some(Instant::now()));
     }

@@ -4,32 +4,45 @@ use std::time::Duration;
 
 use bailey_error::Chain;
 use bailey_service::Context;
+use bailey_types::Serial;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::service;
 use crate::state::State;
 
-/// How often the health line is brought up to date.
+/// How often the health line is brought up to date, and services are compared, under one and the same lock.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Keeps the health line up to date until the shutdown, wakes the dispatcher when the lock has come or changed, and has services follow it.
+/// How often is looked whether there is another lock, which costs one `stat`: whoever locks waits for it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Keeps the health line up to date until the shutdown, wakes the dispatcher when the lock has come or changed, has services follow it, and says
+/// which one that is.
 pub(crate) async fn watch(ctx: Context, state: State) -> anyhow::Result<()> {
-    let mut serial = None;
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last: Option<(Option<Serial>, Instant)> = None;
     loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = ctx.shutdown.cancelled() => return Ok(()),
+        }
         let locked = state.locked();
-        let now = locked.as_ref().ok().map(|locked| locked.lock.serial);
-        if serial != now {
-            serial = now;
+        let serial = locked.as_ref().ok().map(|locked| locked.lock.serial);
+        let is_same = last.is_some_and(|(followed, _)| followed == serial);
+        if is_same && last.is_some_and(|(_, at)| at.elapsed() < WATCH) {
+            continue;
+        }
+        if !is_same {
             state.wake.notify_one();
         }
+        last = Some((serial, Instant::now()));
         if let Ok(locked) = &locked
             && let Err(error) = service::follow(&state, locked).await
         {
             tracing::error!(error = %Chain(&error), "comparing services with the lock failed");
         }
         ctx.trouble("lock", locked.err().map(|error| error.to_string()));
-        tokio::select! {
-            () = tokio::time::sleep(WATCH) => {}
-            () = ctx.shutdown.cancelled() => return Ok(()),
-        }
+        ctx.goes_by(serial.unwrap_or(Serial(0)).0);
     }
 }

@@ -11,17 +11,13 @@ use std::time::Duration;
 use bailey_error::Chain;
 use bailey_mesh::Auditor;
 use bailey_plugin::tree::{self, Mark, Tree};
-use bailey_service::Context;
-use bailey_trust::{Loaded, LockSource, ProposedPlugin};
+use bailey_trust::{Loaded, ProposedPlugin};
 use bailey_types::{Blake3, Clock, PluginName};
 use serde_json::json;
 
 use self::folder::Folder;
 use crate::error::Error;
 use crate::lock::View;
-
-/// How often the health line is brought up to date. Decisions look for themselves.
-const WATCH: Duration = Duration::from_secs(5);
 
 /// How long a look at a folder may take. One that does not end, as on a file system whose server is gone, tells nothing good of the folder.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,7 +113,10 @@ impl Folders {
     }
 
     /// Looks at all plugins of the lock, and forgets those that are gone from it.
-    async fn trouble(&self, loaded: &Arc<Loaded<View>>) -> Result<Option<String>, Error> {
+    pub(crate) async fn trouble(
+        &self,
+        loaded: &Arc<Loaded<View>>,
+    ) -> Result<Option<String>, Error> {
         let plugins = &loaded.lock.plugins;
         self.0
             .known
@@ -136,28 +135,6 @@ impl Folders {
             lines.push(format!("and {more} more plugins have changed"));
         }
         Ok((!lines.is_empty()).then(|| lines.join("; ")))
-    }
-
-    /// Keeps the health line true about the folders.
-    pub(crate) fn watch(&self, ctx: &Context, source: Arc<LockSource<View>>) {
-        let (folders, watching) = (self.clone(), ctx.clone());
-        ctx.spawn("folders", async move {
-            let mut ticks = tokio::time::interval(WATCH);
-            loop {
-                let looked = async {
-                    ticks.tick().await;
-                    // Without a lock nothing is sealed, which the part `lock` says.
-                    match source.current() {
-                        Ok(loaded) => folders.trouble(&loaded).await,
-                        Err(_) => Ok(None),
-                    }
-                };
-                tokio::select! {
-                    trouble = looked => watching.trouble("folders", trouble?),
-                    () = watching.shutdown.cancelled() => return Ok(()),
-                }
-            }
-        });
     }
 }
 

@@ -59,9 +59,8 @@ pub async fn serve(ctx: Context, mesh: Mesh, listener: TcpListener) -> anyhow::R
         .context("reading policy.db")?;
     drop(tx);
     let lock = Arc::new(ctx.lock(memory.lock_serial, lock::View::of));
-    lock::watch(&ctx, lock.clone());
     let folders = Folders::new(mesh.auditor(), ctx.clock.clone());
-    folders.watch(&ctx, lock.clone());
+    lock::watch(&ctx, lock.clone(), folders.clone());
     let ledger = Ledger::start(
         &ctx,
         mesh.channel(Service::Audit),

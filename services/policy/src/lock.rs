@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bailey_config::Config;
 use bailey_service::Context;
-use bailey_trust::{Lock, LockSource, LockSourceError, strict_json};
-use bailey_types::PluginName;
+use bailey_trust::{Loaded, Lock, LockSource, LockSourceError, strict_json};
+use bailey_types::{PluginName, Serial};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::denial::{Denial, Reason};
+use crate::drift::Folders;
 use crate::error::Error;
 
 /// What policy makes of a lock, once.
@@ -24,6 +26,9 @@ pub(crate) struct View {
 
 /// How often the health line is brought up to date. Decisions look at the lock themselves.
 const WATCH: Duration = Duration::from_secs(5);
+
+/// How often is looked whether there is another lock, which costs one `stat`: whoever locks waits until the health line is about it.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl View {
     pub(crate) fn of(lock: &Lock) -> Result<Self, String> {
@@ -56,22 +61,44 @@ pub(crate) fn unusable(error: LockSourceError) -> Result<Denial, Error> {
     }
 }
 
-/// Keeps the health line true about the lock.
-pub(crate) fn watch(ctx: &Context, source: Arc<LockSource<View>>) {
+/// Keeps the health line true about the lock and the plugins' folders, and says which lock it is about.
+pub(crate) fn watch(ctx: &Context, source: Arc<LockSource<View>>, folders: Folders) {
     let watching = ctx.clone();
     ctx.spawn("lock", async move {
-        let mut ticks = tokio::time::interval(WATCH);
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last: Option<(Serial, Instant)> = None;
         loop {
             tokio::select! {
-                _ = ticks.tick() => watching.trouble("lock", trouble(&source, &watching.settings.config_dir)),
+                _ = looks.tick() => {}
                 () = watching.shutdown.cancelled() => return Ok(()),
             }
+            let found = source.current();
+            let serial = found
+                .as_ref()
+                .map_or(Serial(0), |loaded| loaded.lock.serial);
+            let is_told = |(told, at): (Serial, Instant)| told == serial && at.elapsed() < WATCH;
+            if last.is_some_and(is_told) {
+                continue;
+            }
+            // Without a lock nothing is sealed, which the part `lock` says.
+            let changed = match &found {
+                Ok(loaded) => tokio::select! {
+                    changed = folders.trouble(loaded) => changed?,
+                    () = watching.shutdown.cancelled() => return Ok(()),
+                },
+                Err(_) => None,
+            };
+            last = Some((serial, Instant::now()));
+            watching.trouble("folders", changed);
+            watching.trouble("lock", trouble(found, &watching.settings.config_dir));
+            watching.goes_by(serial.0);
         }
     });
 }
 
-fn trouble(source: &LockSource<View>, config_dir: &Path) -> Option<String> {
-    let loaded = match source.current() {
+fn trouble(found: Result<Arc<Loaded<View>>, LockSourceError>, config_dir: &Path) -> Option<String> {
+    let loaded = match found {
         Ok(loaded) => loaded,
         Err(error) => return Some(error.to_string()),
     };

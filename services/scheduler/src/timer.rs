@@ -80,11 +80,13 @@ impl Timer {
                         .await
                         .context("taking over a lock")?;
                     self.ctx.trouble("lock", None);
+                    self.ctx.goes_by(loaded.lock.serial.0);
                     self.loaded = Some(loaded);
                 }
             }
             Err(error) => {
                 self.ctx.trouble("lock", Some(error.to_string()));
+                self.ctx.goes_by(0);
                 self.loaded = None;
                 self.schedules.clear();
             }

@@ -1,7 +1,6 @@
 //! Whether an envelope may feed a cell, and with what.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use bailey_cell::launch::Envelope;
 use bailey_cell::{Identity, Kind, Seat};
@@ -11,7 +10,9 @@ use bailey_trust::{
     Consumed, Decision, NotConsumed, PoolGrant, SessionReader, SigningKeys, Ticket, UNTRUSTED,
     strict_json, verify,
 };
-use bailey_types::{AttemptNumber, DecisionId, JobId, SecretName, Sha256, TicketId, Timestamp};
+use bailey_types::{
+    AttemptNumber, Clock, DecisionId, JobId, SecretName, Sha256, TicketId, Timestamp,
+};
 use serde::Deserialize;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
@@ -19,9 +20,6 @@ use zeroize::Zeroizing;
 use crate::registry::Record;
 
 const SALT_BYTES: usize = 32;
-
-/// Tickets that are remembered at most. One life of the broker makes no more at once.
-const REDEEMED_LIMIT: usize = 100_000;
 
 /// Why a cell is not fed. Names what is wrong, never a value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,19 +69,16 @@ pub struct Keys {
     /// Opens what the broker sealed.
     sealing: SessionReader,
     /// The decisions whose tickets were redeemed.
-    redeemed: Consumed,
-    /// Since when they are remembered.
-    began: Instant,
+    redeemed: Consumed<DecisionId>,
 }
 
 impl Keys {
     /// With these public keys of policy and broker, and what opens the broker's sealed messages.
-    pub fn new(signing: SigningKeys, sealing: SessionReader) -> Self {
+    pub fn new(signing: SigningKeys, sealing: SessionReader, clock: Clock) -> Self {
         Self {
             signing,
             sealing,
-            redeemed: Consumed::new(REDEEMED_LIMIT),
-            began: Instant::now(),
+            redeemed: Consumed::new(clock),
         }
     }
 
@@ -101,7 +96,7 @@ impl Keys {
         let decision = decision.map_err(|e| Refusal(e.to_string()))?.statement;
         let ticket = verify::<Ticket>(&envelope.ticket, &self.signing.broker);
         let ticket = ticket.map_err(|e| Refusal(e.to_string()))?.statement;
-        self.check_age(&decision, &ticket, now)?;
+        check_age(&decision, &ticket, now)?;
         check_match(record, &decision, &ticket)?;
         let opened = self
             .sealing
@@ -119,7 +114,7 @@ impl Keys {
             return Err(Refusal(other.into()).into());
         }
         let patterns = secrets(bytes)?;
-        self.redeem(&decision, &ticket, now)?;
+        self.redeem(&decision, &ticket)?;
         let bytes = Zeroizing::new(bytes.to_vec());
         Ok(Delivery {
             bytes,
@@ -134,31 +129,15 @@ impl Keys {
         })
     }
 
-    fn check_age(&self, decision: &Decision, ticket: &Ticket, now: Timestamp) -> Result<(), Unfed> {
-        let late = |what: &str, until: Timestamp| {
-            Err(Unfed::Late(format!("the {what} was valid until {until}")))
-        };
-        // Whoever made the cell took long: that is no offence.
-        if now > decision.expires_at {
-            return late("decision", decision.expires_at);
-        }
-        if now > ticket.expires_at {
-            return late("ticket", ticket.expires_at);
-        }
-        let checked = decision.check_time(now).and(ticket.check_time(now));
-        checked.map_err(|e| Refusal(e.to_string()))?;
-        if is_older(ticket, now, self.began.elapsed()) {
-            let why = "the ticket was made before socket-proxy was started";
-            return Err(Unfed::Late(why.into()));
-        }
-        Ok(())
-    }
-
-    fn redeem(&self, decision: &Decision, ticket: &Ticket, now: Timestamp) -> Result<(), Unfed> {
-        let redeemed = self.redeemed.consume(decision.id, ticket.expires_at, now);
+    fn redeem(&self, decision: &Decision, ticket: &Ticket) -> Result<(), Unfed> {
+        let (issued_at, expires_at) = (ticket.issued_at, ticket.expires_at);
+        let redeemed = self.redeemed.consume(decision.id, issued_at, expires_at);
         redeemed.map_err(|why| match why {
             NotConsumed::Used => Refusal("the ticket was redeemed already".into()).into(),
-            NotConsumed::Forgotten | NotConsumed::Full => Unfed::Late(why.to_string()),
+            NotConsumed::Older => {
+                Unfed::Late("the ticket was made before socket-proxy was started".into())
+            }
+            NotConsumed::Forgotten | NotConsumed::Full => Unfed::Late(format!("the ticket: {why}")),
         })
     }
 
@@ -197,10 +176,19 @@ impl Keys {
     }
 }
 
-/// Whether a ticket was made before a process that has run for so long by `now`. That is reckoned back from the present clock, so that setting it
-/// makes no ticket of this life an older one.
-fn is_older(ticket: &Ticket, now: Timestamp, uptime: Duration) -> bool {
-    ticket.issued_at < now.minus(uptime)
+fn check_age(decision: &Decision, ticket: &Ticket, now: Timestamp) -> Result<(), Unfed> {
+    let late = |what: &str, until: Timestamp| {
+        Err(Unfed::Late(format!("the {what} was valid until {until}")))
+    };
+    // Whoever made the cell took long: that is no offence.
+    if now > decision.expires_at {
+        return late("decision", decision.expires_at);
+    }
+    if now > ticket.expires_at {
+        return late("ticket", ticket.expires_at);
+    }
+    let checked = decision.check_time(now).and(ticket.check_time(now));
+    Ok(checked.map_err(|e| Refusal(e.to_string()))?)
 }
 
 fn check_match(record: &Record, decision: &Decision, ticket: &Ticket) -> Result<(), Refusal> {
@@ -283,41 +271,4 @@ fn secrets(request: &[u8]) -> Result<Patterns, Refusal> {
         .iter()
         .map(|(name, value)| (name, value.as_str()));
     Ok(Patterns::new(pairs))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn made_at(at: Timestamp) -> Ticket {
-        Ticket {
-            id: TicketId::new(),
-            decision: DecisionId::new(),
-            final_sha256: Sha256([1; 32]),
-            plugin: "subject".parse().unwrap(),
-            image: bailey_types::ImageId(Sha256([2; 32])),
-            container_kind: "cell".into(),
-            issued_at: at,
-            expires_at: at.plus(Decision::MAX_VALIDITY),
-        }
-    }
-
-    #[test]
-    fn a_ticket_is_of_this_life_whatever_becomes_of_the_clock_before_it_is_made() {
-        let second = Duration::from_secs(1);
-        let start = Timestamp(1_800_000_000_000);
-        let now = start.plus(10 * second);
-        let is_older = |made: Timestamp, now: Timestamp| is_older(&made_at(made), now, 10 * second);
-        // In the millisecond of the start is early enough.
-        assert!(!is_older(start, now) && !is_older(now, now));
-        assert!(is_older(start.minus(Duration::from_millis(1)), now));
-        // Set back or on by an hour: what is made then is of this life.
-        let hour = Duration::from_hours(1);
-        for set in [now.minus(hour), now.plus(hour)] {
-            assert!(!is_older(set, set));
-            assert!(is_older(set.minus(11 * second), set));
-        }
-        // Set on: what was made before cannot be told from an earlier life's.
-        assert!(is_older(now, now.plus(hour)));
-    }
 }

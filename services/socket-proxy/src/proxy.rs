@@ -79,7 +79,7 @@ impl Proxy {
     /// A proxy that has not asked the engine anything yet.
     pub fn new(parts: Parts) -> Self {
         let sealing = SessionReader::new(parts.sealing.clone());
-        let keys = Keys::new(parts.trust.signing.clone(), sealing);
+        let keys = Keys::new(parts.trust.signing.clone(), sealing, parts.clock.clone());
         Self {
             stack: parts.trust.stack.clone(),
             probe_image: OnceCell::new_with(parts.probe_image),

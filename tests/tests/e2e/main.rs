@@ -7,6 +7,7 @@ mod demo;
 mod faults;
 mod hardening;
 mod memory;
+mod operator;
 mod pki;
 mod refusals;
 mod services;
@@ -20,7 +21,7 @@ use stack_tests::Stack;
 use stack_tests::suite::{self, Test};
 
 fn main() -> ExitCode {
-    let tests: [&[(&'static str, Test)]; 13] = [
+    let tests: [&[(&'static str, Test)]; 14] = [
         demo::TESTS,
         calls::TESTS,
         memory::TESTS,
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         services::TESTS,
         vault::TESTS,
+        operator::TESTS,
         upstreams::TESTS,
         canary::TESTS,
         faults::TESTS,

@@ -43,6 +43,9 @@ pub struct BeatRequest {
     /// Resident set size, bytes; 0 where unknown.
     #[prost(uint64, tag = "5")]
     pub rss_bytes: u64,
+    /// Serial of the lock that the detail is about; 0: none is there. Unset: the service does not say.
+    #[prost(uint64, optional, tag = "6")]
+    pub lock_serial: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeatResponse {

@@ -57,6 +57,9 @@ pub struct SetSecretRequest {
     /// Unset: as it is, or 32 letters and digits.
     #[prost(message, optional, tag = "7")]
     pub recipe: ::core::option::Option<Recipe>,
+    /// The secret must be there: nothing is made.
+    #[prost(bool, tag = "8")]
+    pub existing: bool,
 }
 /// How the broker makes values.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -318,6 +321,24 @@ pub struct SignRequest {
 pub struct SignResponse {
     #[prost(message, optional, tag = "1")]
     pub lock: ::core::option::Option<super::super::trust::v1::Signed>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AwaitLockRequest {
+    /// Serial of the lock that was put in place.
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    /// At most 20 s; 0: answer at once.
+    #[prost(uint32, tag = "2")]
+    pub wait_ms: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AwaitLockResponse {
+    /// Services that still go by an earlier lock.
+    #[prost(string, repeated, tag = "1")]
+    pub behind: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Services that follow the lock, but have not said by which one they go for 30 s, or since they or the broker were started. Both empty: it is in force.
+    #[prost(string, repeated, tag = "2")]
+    pub unheard: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeEngineRequest {}
@@ -1900,6 +1921,33 @@ pub mod lock_service_client {
                 .insert(GrpcMethod::new("bailey.management.v1.LockService", "Sign"));
             self.inner.unary(req, path, codec).await
         }
+        /// Answers as soon as no service is behind this lock, and at the latest when the wait is over.
+        pub async fn await_lock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AwaitLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AwaitLockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bailey.management.v1.LockService/AwaitLock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("bailey.management.v1.LockService", "AwaitLock"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1926,6 +1974,14 @@ pub mod lock_service_server {
             &self,
             request: tonic::Request<super::SignRequest>,
         ) -> std::result::Result<tonic::Response<super::SignResponse>, tonic::Status>;
+        /// Answers as soon as no service is behind this lock, and at the latest when the wait is over.
+        async fn await_lock(
+            &self,
+            request: tonic::Request<super::AwaitLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AwaitLockResponse>,
+            tonic::Status,
+        >;
     }
     /// The lock: prepared by the CLI, previewed with a code, signed by the broker.
     #[derive(Debug)]
@@ -2077,6 +2133,51 @@ pub mod lock_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SignSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bailey.management.v1.LockService/AwaitLock" => {
+                    #[allow(non_camel_case_types)]
+                    struct AwaitLockSvc<T: LockService>(pub Arc<T>);
+                    impl<
+                        T: LockService,
+                    > tonic::server::UnaryService<super::AwaitLockRequest>
+                    for AwaitLockSvc<T> {
+                        type Response = super::AwaitLockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AwaitLockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LockService>::await_lock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AwaitLockSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -19,6 +19,9 @@ pub(crate) enum VaultVerb {
     )]
     Set(SetArgs),
     /// Give a secret a new value: by standard input or a prompt, or made by the broker if it makes them
+    ///
+    /// Of a secret whose values the broker makes, a value that is given is refused. What comes by standard input within 2 s counts as given;
+    /// nothing does at a terminal, nor what is empty.
     #[command(
         after_help = "Examples:\n  bailey vault roll api_key < new-key.txt\n  bailey vault roll session_key"
     )]
@@ -51,6 +54,9 @@ pub(crate) enum VaultVerb {
     /// The log is verified first. Tickets that delivered nothing are left out.
     Audit(AuditArgs),
     /// Show whether the vault is open
+    #[command(
+        after_help = "Exit code: 0 if it is open, 2 if it is sealed or there is none, 1 if that cannot be said, as while the broker is stopped."
+    )]
     Status,
     #[command(flatten)]
     Custody(CustodyVerb),

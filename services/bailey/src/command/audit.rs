@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::VerifyArgs;
 use crate::home::Home;
-use crate::output::{Done, Out};
+use crate::output::{Done, Out, count};
 
 pub(super) fn verify(home: &Home, args: &VerifyArgs, out: &mut Out) -> anyhow::Result<Done> {
     let dir = args
@@ -41,8 +41,10 @@ pub(super) fn verify(home: &Home, args: &VerifyArgs, out: &mut Out) -> anyhow::R
     }
     for by in &report.cosigned {
         out.line(format_args!(
-            "co-signed   by {}, {} entries, {}",
-            by.service, by.size, by.at
+            "co-signed   by {}, {}, {}",
+            by.service,
+            count(by.size, "entry"),
+            by.at
         ));
     }
     out.line("result      every entry, hash and signature is as it must be");

@@ -1,7 +1,10 @@
 //! `bailey config check` and `show`.
 
+use bailey_config::{Config, Files};
+
 use crate::home::Home;
-use crate::output::{Done, Out};
+use crate::output::{Done, Out, count, plain};
+use crate::readable;
 
 pub(super) fn check(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     let dir = home.config_dir();
@@ -26,7 +29,7 @@ pub(super) fn check(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
             .collect();
         let warnings = found
             .as_ref()
-            .map(|(_, config)| bailey_config::warnings(config))
+            .map(|(files, config)| warnings(home, files, config))
             .unwrap_or_default();
         out.json(
             &serde_json::json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }),
@@ -34,17 +37,23 @@ pub(super) fn check(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     }
     let (files, config) = found?;
     if !home.json() {
-        let enabled = config.enabled_plugins().count();
         out.line(format_args!(
-            "{} files, {enabled} plugins, {} pipelines: nothing is wrong",
-            files.texts.len(),
-            config.pipelines.len()
+            "{}, {}, {}: nothing is wrong",
+            count(files.texts.len(), "file"),
+            count(config.enabled_plugins().count(), "plugin"),
+            count(config.pipelines.len(), "pipeline")
         ));
-        for warning in bailey_config::warnings(&config) {
-            out.line(format_args!("! {warning}"));
+        for warning in warnings(home, &files, &config) {
+            out.line(format_args!("! {}", plain(&warning)));
         }
     }
     Ok(Done::Well)
+}
+
+fn warnings(home: &Home, files: &Files, config: &Config) -> Vec<String> {
+    let mut warnings = bailey_config::warnings(config);
+    warnings.extend(readable::warnings(home, files, config));
+    warnings
 }
 
 pub(super) fn show(home: &Home, out: &mut Out) -> anyhow::Result<Done> {

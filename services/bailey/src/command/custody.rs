@@ -41,7 +41,7 @@ pub(super) async fn run(home: &Home, verb: CustodyVerb, out: &mut Out) -> anyhow
         CustodyVerb::RotateKey => offline(home, &["rotate-key"], &[]),
         CustodyVerb::RotateAdminToken => offline(home, &["rotate-admin-token"], &[]),
         CustodyVerb::Export(args) => export(home, args).await,
-        CustodyVerb::Restore(args) => restore(home, &args),
+        CustodyVerb::Restore(args) => restore(home, &args, out),
         CustodyVerb::Adopt(args) => adopt(home, &args, out),
     }
 }
@@ -63,12 +63,19 @@ async fn unseal(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
                 plain(&answer.detail)
             )),
             "open" => out.line("the vault is open"),
-            "no_vault" => out.line("nothing is sealed: there is no vault yet"),
+            "no_vault" if answer.detail.is_empty() => {
+                out.line("nothing is sealed: there is no vault yet");
+            }
+            "no_vault" => out.line(plain(&answer.detail)),
             other => out.line(format_args!("{other}: {}", plain(&answer.detail))),
         }
     }
-    let sealed = answer.state == "sealed";
-    Ok(if sealed { Done::Badly } else { Done::Well })
+    // A vault that is gone is as closed as one that stays sealed; one that was never made is not missing.
+    let closed = match answer.state.as_str() {
+        "no_vault" => !answer.detail.is_empty(),
+        state => state != "open",
+    };
+    Ok(if closed { Done::Badly } else { Done::Well })
 }
 
 async fn list(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
@@ -144,7 +151,8 @@ async fn export(home: &Home, args: ExportArgs) -> anyhow::Result<Done> {
     Ok(Done::Well)
 }
 
-fn restore(home: &Home, args: &RestoreArgs) -> anyhow::Result<Done> {
+fn restore(home: &Home, args: &RestoreArgs, out: &mut Out) -> anyhow::Result<Done> {
+    on_the_host(home)?;
     let copy = read_copy(&args.copy)?;
     let key = args.identity.as_deref().map(identity).transpose()?;
     let text = key.as_ref().map(SealingKey::to_file_text);
@@ -159,7 +167,7 @@ fn restore(home: &Home, args: &RestoreArgs) -> anyhow::Result<Done> {
     } else {
         &["restore"]
     };
-    agreed(home, verb, &input, args.yes)
+    agreed(home, verb, &input, args.yes, out)
 }
 
 /// Shows the vault, and takes over the very file that was shown: while somebody reads, another could be put in its place.
@@ -170,7 +178,7 @@ fn adopt(home: &Home, args: &AdoptArgs, out: &mut Out) -> anyhow::Result<Done> {
         return offline(home, &verb, &[]);
     }
     on_the_host(home)?;
-    let (done, said) = forward::heard_from_custody(home, &["adopt"])?;
+    let (done, said) = forward::heard_from_custody(home, &["adopt"], &[])?;
     out.line(said.trim_end());
     let shown = said.lines().find_map(|line| line.strip_prefix("sha256 "));
     let Some(shown) = shown.filter(|_| done == Done::Well) else {
@@ -191,22 +199,37 @@ fn adopt(home: &Home, args: &AdoptArgs, out: &mut Out) -> anyhow::Result<Done> {
 }
 
 /// Does what brings something back to life: first it is said what, and then it is asked for.
-fn agreed(home: &Home, verb: &[&str], input: &[u8], yes: bool) -> anyhow::Result<Done> {
-    if !yes {
-        let said = offline(home, verb, input)?;
-        if said != Done::Well {
-            return Ok(said);
-        }
-        ensure!(
-            std::io::stdin().is_terminal(),
-            Misconfigured("nothing was changed: the same with --yes does it".to_owned())
-        );
-        if !asked("Do it? [y/N] ")? {
-            eprintln!("nothing was changed");
-            return Ok(Done::Badly);
-        }
+fn agreed(
+    home: &Home,
+    verb: &[&str],
+    input: &[u8],
+    yes: bool,
+    out: &mut Out,
+) -> anyhow::Result<Done> {
+    let verb_with_yes = [verb, &["--yes"]].concat();
+    if yes {
+        return offline(home, &verb_with_yes, input);
     }
-    offline(home, &[verb, &["--yes"]].concat(), input)
+    let (said, shown) = forward::heard_from_custody(home, verb, input)?;
+    if said != Done::Well {
+        // It has said why itself.
+        return Ok(said);
+    }
+    out.line(shown.trim_end());
+    ensure!(
+        std::io::stdin().is_terminal(),
+        Misconfigured("nothing was changed: the same with --yes does it".to_owned())
+    );
+    if !asked("Do it? [y/N] ")? {
+        eprintln!("nothing was changed");
+        return Ok(Done::Badly);
+    }
+    let (done, said) = forward::heard_from_custody(home, &verb_with_yes, input)?;
+    if done == Done::Well {
+        // It says the same once more, and then what it did; what is not the same any more is shown.
+        out.line(said.strip_prefix(&shown).unwrap_or(&said).trim_end());
+    }
+    Ok(done)
 }
 
 fn asked(question: &str) -> anyhow::Result<bool> {
@@ -236,6 +259,12 @@ fn read_copy(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// From a file, or from whoever has the paper in hand.
 fn identity(path: &Path) -> anyhow::Result<SealingKey> {
     let key = if path == Path::new("-") {
+        // Where `rpassword` asks, whatever standard input is.
+        std::fs::File::open("/dev/tty").map_err(|e| {
+            Misconfigured(format!(
+                "the key is asked for at a terminal, and there is none ({e}): name the file that holds it with --identity FILE"
+            ))
+        })?;
         let typed = rpassword::prompt_password("Age key that opens the copy (not shown): ");
         let typed = Zeroizing::new(typed.context("reading the key")?);
         SealingKey::parse(&typed, "what was typed")

@@ -9,14 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bailey_config::starter;
+use bailey_roots::CLI_UID;
 
 use crate::Misconfigured;
 use crate::cli::InitArgs;
 use crate::home::Home;
 use crate::output::{Done, Out};
-
-/// Uid and gid of the container `cli`: it writes the lock into the configuration's folder, and keeps the admin token.
-const CLI: u32 = 10012;
 
 struct Init<'a> {
     config_dir: PathBuf,
@@ -139,10 +137,10 @@ impl Init<'_> {
         bailey_roots::own(&self.config_dir, &self.secrets_dir)
             .context("giving each secret to its reader")?;
         let (uid, gid) = self.args.owner.unwrap_or((0, 0));
-        give(&token_dir, CLI, CLI, 0o700)?;
+        give(&token_dir, CLI_UID, CLI_UID, 0o700)?;
         give(&self.secrets_dir, uid, gid, 0o711)?;
         // Sticky: the CLI puts its lock here, but cannot replace what others own.
-        give(&self.config_dir, uid, CLI, 0o1775)?;
+        give(&self.config_dir, uid, CLI_UID, 0o1775)?;
         self.out.line(format_args!(
             "owners: each secret has its one reader; the configuration is {uid}:{gid}'s"
         ));

@@ -6,15 +6,15 @@ use http::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::api::{Answer, Api, Unreachable};
+use crate::api::{Answer, Api, Silent, Unreachable};
 use crate::cli::StatusArgs;
 use crate::home::Home;
 use crate::output::{Done, Out, count, plain};
 
 /// How often is asked while waiting.
 const EVERY: Duration = Duration::from_millis(250);
-/// Longest time for one answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Longest time for one answer: the gateway gives each service it asks a second and a half.
+const ANSWER_TIME: Duration = Duration::from_secs(4);
 
 #[derive(Deserialize)]
 struct Health {
@@ -82,9 +82,10 @@ async fn asked(home: &Home, wait: Option<Duration>) -> anyhow::Result<Answer> {
             .as_ref()
             .is_ok_and(|answer| answer.status.is_success());
         // Before `init` has run there is not even a CA to check against; a wrong certificate does not get better by waiting either.
-        let hopeless = answer
-            .as_ref()
-            .is_err_and(|e| !e.chain().any(<dyn std::error::Error>::is::<Unreachable>));
+        let hopeless = answer.as_ref().is_err_and(|e| {
+            !e.chain()
+                .any(|cause| cause.is::<Unreachable>() || cause.is::<Silent>())
+        });
         if ready || hopeless || wait.is_none() || Instant::now() >= end {
             return answer;
         }
@@ -139,8 +140,9 @@ fn show(health: &Health, out: &mut Out) {
     }
     if health.plugin_services > 0 {
         out.line(format_args!(
-            "{} of {} services of plugins run",
-            health.plugin_services_running, health.plugin_services
+            "{} of {} of plugins run",
+            health.plugin_services_running,
+            count(health.plugin_services, "service")
         ));
     }
     for trouble in &health.troubles {

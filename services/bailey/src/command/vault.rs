@@ -117,23 +117,31 @@ async fn status(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
         .await
         .map_err(refused("broker"))?
         .into_inner();
+    let done = if status.state == "open" {
+        Done::Well
+    } else {
+        Done::Closed
+    };
     if home.json() {
         out.json(&json!({
             "state": status.state, "detail": status.detail, "secrets": status.secrets, "principals": status.principals,
             "tokens": status.tokens, "lock_serial": status.lock_serial, "revision": status.revision,
             "unrecorded": status.unrecorded,
         }))?;
-        return Ok(Done::Well);
+        return Ok(done);
     }
     match status.state.as_str() {
         "open" => out.line(format_args!(
             "open: {}, {}, {}, lock {}",
-            count(status.secrets.into(), "secret"),
-            count(status.principals.into(), "principal"),
-            count(status.tokens.into(), "API token"),
+            count(status.secrets, "secret"),
+            count(status.principals, "principal"),
+            count(status.tokens, "API token"),
             status.lock_serial
         )),
-        "no_vault" => out.line("there is no vault yet: run `bailey vault init`"),
+        "no_vault" if status.detail.is_empty() => {
+            out.line("there is no vault yet: run `bailey vault init`");
+        }
+        "no_vault" => out.line(plain(&status.detail)),
         other => out.line(format_args!("{other}: {}", plain(&status.detail))),
     }
     if status.state == "open" && !status.detail.is_empty() {
@@ -142,10 +150,10 @@ async fn status(home: &Home, out: &mut Out) -> anyhow::Result<Done> {
     if status.unrecorded > 0 {
         out.line(format_args!(
             "the audit log does not have {} yet; until it has, nothing is given to anybody",
-            count(status.unrecorded.into(), "record")
+            count(status.unrecorded, "record")
         ));
     }
-    Ok(Done::Well)
+    Ok(done)
 }
 
 /// What is written on the command line for one of several values.

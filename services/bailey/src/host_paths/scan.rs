@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::{Found, Host};
+use crate::output::count;
 
 /// Most entries that are looked at: a folder of photographs must not take minutes.
 const MAX_ENTRIES: usize = 100_000;
@@ -57,7 +58,8 @@ fn bounded(root: &Path, host: &Host, most: usize, notes: &mut Vec<String>) -> Re
     }
     if closed > 0 {
         notes.push(format!(
-            "{closed} entries of {} could not be searched for sockets and for second names of the stack",
+            "{} of {} could not be searched for sockets and for second names of the stack",
+            count(closed, "entry"),
             root.display()
         ));
     }

@@ -6,6 +6,7 @@ use bailey_proto::management::v1::{CollectRequest, DescribeEngineRequest};
 
 use crate::home::Home;
 use crate::manage::{self, refused};
+use crate::output::count;
 
 /// An image that was sealed just now may be named by a lock that somebody is about to sign.
 const KEPT_SECONDS: u32 = 600;
@@ -30,7 +31,8 @@ pub(super) async fn tidy(home: &Home) {
     match collect(home).await {
         Ok((0, 0)) => {}
         Ok((images, volumes)) => {
-            eprintln!("removed {images} images and {volumes} volumes of earlier locks");
+            let (images, volumes) = (count(images, "image"), count(volumes, "volume"));
+            eprintln!("removed {images} and {volumes} of earlier locks");
         }
         Err(e) => eprintln!(
             "! images of earlier locks were not removed ({e:#}); the next lock tries again"

@@ -13,6 +13,7 @@ use bailey_types::PluginName;
 use super::derived::{Derived, Sources, Terms};
 use super::seal::{Sealed, Sealer, Wanted};
 use crate::Misconfigured;
+use crate::readable;
 
 /// Everything: the configuration of `files`, every enabled plugin from its folder.
 pub(super) async fn all(
@@ -26,7 +27,7 @@ pub(super) async fn all(
     let (mut chosen, mut problems) = (Vec::new(), Vec::new());
     for (name, plugin) in config.enabled_plugins() {
         let Some(found) = find(&discovery, name, plugin) else {
-            problems.push(not_found(&config, name, plugin));
+            problems.push(not_found(&config, name, plugin, &discovery));
             continue;
         };
         let sources = Sources {
@@ -74,7 +75,7 @@ pub(super) async fn one(
     })?;
     let discovery = discover(&config)?;
     let found = find(&discovery, name, plugin)
-        .ok_or_else(|| Misconfigured(not_found(&config, name, plugin)))?;
+        .ok_or_else(|| Misconfigured(not_found(&config, name, plugin, &discovery)))?;
     let sources = Sources {
         config: &config,
         name,
@@ -188,15 +189,30 @@ fn find<'a>(
     discovery.plugins.get(plugin.uses.as_ref().unwrap_or(name))
 }
 
-fn not_found(config: &Config, name: &PluginName, plugin: &PluginConfig) -> String {
+fn not_found(
+    config: &Config,
+    name: &PluginName,
+    plugin: &PluginConfig,
+    discovery: &Discovery,
+) -> String {
     let roots: Vec<_> = config
         .plugin_roots
         .iter()
         .map(|root| root.display().to_string())
         .collect();
     let wanted = plugin.uses.as_ref().unwrap_or(name);
+    let closed = discovery.unreadable.iter();
+    let closed: Vec<_> = closed.map(|dir| readable::opened(dir)).collect();
+    let closed = if closed.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "; what only its owner can read may be it: {}",
+            closed.join(", ")
+        )
+    };
     format!(
-        "{name} is enabled, but no folder below {} holds a plugin {wanted}",
+        "{name} is enabled, but no folder below {} holds a plugin {wanted}{closed}",
         roots.join(", ")
     )
 }
@@ -283,7 +299,7 @@ async fn propose(
     sealer: &mut Sealer,
 ) -> anyhow::Result<ProposedPlugin> {
     let (name, plugin) = (sources.name, sources.plugin);
-    let tree = Tree::read(&found.dir)?;
+    let tree = readable::tree(&found.dir)?;
     tree.check_entrypoint(&found.manifest)?;
     let reference = base_reference(plugin, &found.manifest, &tree)?;
     let base = sealer.image(&reference).await?.ok_or_else(|| {

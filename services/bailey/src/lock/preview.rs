@@ -1,16 +1,19 @@
 //! What a lock would change, file by file.
 
+mod upstream;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_plugin::rating::Rating;
 use bailey_plugin::{Limits, StateKind};
-use bailey_trust::{LockedPlugin, Mode, ProposedPlugin, ServiceTerms};
-use bailey_types::{PluginName, Serial};
+use bailey_trust::{Lock, LockedPlugin, Mode, ProposedPlugin, ServiceTerms};
+use bailey_types::{PluginName, Serial, UpstreamName};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::output::Out;
+use crate::output::{Out, count, plain};
 use crate::rated::{self, Rated};
+use upstream::UpstreamChange;
 
 /// How a thing differs from the one that is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -56,10 +59,27 @@ struct PluginChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Preview {
     serial: Serial,
+    behind: Option<Behind>,
     plugins: BTreeMap<PluginName, PluginChange>,
     unchanged: usize,
     config_files: BTreeMap<String, Change>,
+    upstreams: BTreeMap<UpstreamName, UpstreamChange>,
     warnings: Vec<String>,
+}
+
+/// The lock that is there is not the last one that was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Behind {
+    present: Serial,
+    signed: Serial,
+}
+
+impl Behind {
+    /// The broker proposes what comes after the last one it signed, whichever it is shown.
+    fn of(present: Option<&Lock>, proposed: &Lock) -> Option<Self> {
+        let (present, signed) = (present?.serial, Serial(proposed.serial.0.saturating_sub(1)));
+        (present < signed).then_some(Self { present, signed })
+    }
 }
 
 /// A plugin of a lock, with its rating.
@@ -87,7 +107,7 @@ impl Preview {
             .chain([after])
             .flat_map(|lock| lock.plugins.keys())
             .collect();
-        let count = names.len();
+        let all = names.len();
         let changes = names.into_iter().filter_map(|name| {
             let before = old.and_then(|rated| Side::of(rated, name));
             let change = plugin(name, before.as_ref(), Side::of(rated, name).as_ref())?;
@@ -99,36 +119,64 @@ impl Preview {
             before.map_or(&no_files, |lock| &lock.config_files),
             &after.config_files,
         );
+        let mut warnings = [rated.warnings(), missing].concat();
+        let unreadable = old.is_some_and(|old| old.config().is_none());
+        if unreadable && !config_files.is_empty() {
+            warnings.push("this version cannot read the configuration that is locked: its upstreams are shown as if they were new".to_owned());
+        }
         Self {
             serial: after.serial,
-            unchanged: count - plugins.len(),
+            behind: Behind::of(before, after),
+            unchanged: all - plugins.len(),
             plugins,
+            upstreams: upstream::changes(old.and_then(Rated::config), rated.config()),
             config_files,
-            warnings: [rated.warnings(), missing].concat(),
+            warnings,
         }
     }
 
-    /// Whether signing it would change nothing but the serial.
+    /// Whether signing it would change nothing but the serial, and the serial need not change.
     pub(super) fn is_empty(&self) -> bool {
+        self.is_same() && self.behind.is_none()
+    }
+
+    fn is_same(&self) -> bool {
         self.plugins.is_empty() && self.config_files.is_empty()
     }
 
     pub(super) fn to_json(&self, code: &str) -> serde_json::Value {
         let code = (!self.is_empty()).then_some(code);
-        json!({ "code": code, "serial": self.serial, "plugins": self.plugins, "unchanged": self.unchanged, "config_files": self.config_files, "warnings": self.warnings })
+        let signed = self.behind.map(|behind| behind.signed);
+        json!({ "code": code, "serial": self.serial, "signed": signed, "plugins": self.plugins, "unchanged": self.unchanged, "config_files": self.config_files, "upstreams": self.upstreams, "warnings": self.warnings })
     }
 
     pub(super) fn show(&self, out: &mut Out) {
         if self.is_empty() {
             out.line(format_args!(
-                "Nothing is different from the lock: {} plugins.",
-                self.unchanged
+                "Nothing is different from the lock: {}.",
+                count(self.unchanged, "plugin")
             ));
             return;
         }
-        out.line(format_args!("Lock {} would change:", self.serial));
+        if let Some(Behind { present, signed }) = self.behind {
+            out.line(format_args!(
+                "! bailey.lock is lock {present}, but {signed} was signed, so every job waits: it was not written, or somebody put an earlier one in its place. What {signed} has and {present} has not is not shown here."
+            ));
+        }
+        if self.is_same() {
+            let serial = self.serial;
+            out.line(format_args!("Lock {serial} would be the same anew:"));
+        } else {
+            out.line(format_args!("Lock {} would change:", self.serial));
+        }
         for (name, change) in &self.config_files {
             out.line(format_args!("{} configuration {name}", change.mark()));
+        }
+        for (name, upstream) in &self.upstreams {
+            out.line(format_args!("{} upstream {name}", upstream.change.mark()));
+            for detail in &upstream.details {
+                out.line(format_args!("      {}", plain(detail)));
+            }
         }
         for (name, plugin) in &self.plugins {
             out.line(format_args!("{} plugin {name}", plugin.change.mark()));
@@ -140,7 +188,12 @@ impl Preview {
             }
         }
         if self.unchanged > 0 {
-            out.line(format_args!("= {} plugins as they are", self.unchanged));
+            let how = if self.unchanged == 1 {
+                "as it is"
+            } else {
+                "as they are"
+            };
+            out.line(format_args!("= {} {how}", count(self.unchanged, "plugin")));
         }
         for warning in &self.warnings {
             out.line(format_args!("! {warning}"));
@@ -299,9 +352,9 @@ fn kept(plugin: &ProposedPlugin) -> String {
     };
     let limit = &plugin.walls.state_limit;
     format!(
-        "{place} ({} MiB, {} files)",
+        "{place} ({} MiB, {})",
         limit.total_bytes.div_ceil(1 << 20),
-        limit.files
+        count(limit.files, "file")
     )
 }
 
@@ -311,9 +364,9 @@ fn egress(plugin: &ProposedPlugin) -> String {
     }
     let bounds = &plugin.walls.egress_limits;
     format!(
-        "{} ({} connections at once, {} KiB a call, {} s each)",
+        "{} ({} at once, {} KiB a call, {} s each)",
         plugin.egress.join(" "),
-        bounds.connections,
+        count(bounds.connections, "connection"),
         bounds.total_bytes >> 10,
         bounds.connection_seconds
     )

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -9,7 +10,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -316,6 +317,37 @@ async fn nobody_at_home_is_said_plainly() {
         .await
         .expect(1)
         .complains("is the stack up?");
+}
+
+#[tokio::test]
+async fn whoever_takes_no_connection_is_not_said_to_hang() {
+    let gateway = Gateway::answering(200, "{}").await;
+    let ca = gateway.dir.path().join("ca.pem");
+    let listening = |backlog| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.listen(backlog).unwrap()
+    };
+    let status = async |port: u16| {
+        let url = format!("https://127.0.0.1:{port}");
+        let status = ["--url", &url, "--ca", text(&ca), "status"];
+        bailey(status).await.expect(1)
+    };
+    // Given a host that drops packets, as Linux does for a listener whose backlog is full,
+    let full = listening(0);
+    let full = (full.local_addr().unwrap(), full);
+    let mut waiting = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(full.0)).await
+    {
+        waiting.push(connected.unwrap());
+    }
+    // and one that takes connections and answers nothing, when both are asked, then each is told for what it is.
+    let silent = listening(8);
+    let silent = (silent.local_addr().unwrap(), silent);
+    let (dropped, hangs) = tokio::join!(status(full.0.port()), status(silent.0.port()));
+    dropped.complains("is the stack up?");
+    hangs.complains("the gateway hangs");
 }
 
 #[tokio::test]

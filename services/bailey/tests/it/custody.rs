@@ -12,10 +12,13 @@ use bailey_trust::SealingKey;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
+use crate::grants::State;
 use crate::stand::Bench;
 
-/// A vault that is sealed, and to which only `age1known` was added.
-pub(crate) struct Custody;
+/// A vault to which only `age1known` was added.
+pub(crate) struct Custody {
+    pub(crate) state: State,
+}
 
 fn admin<T>(request: Request<T>) -> Result<T, Status> {
     let token = request.metadata().get("authorization");
@@ -30,9 +33,10 @@ fn admin<T>(request: Request<T>) -> Result<T, Status> {
 #[tonic::async_trait]
 impl CustodyService for Custody {
     async fn unseal(&self, _: Request<UnsealRequest>) -> Result<Response<UnsealResponse>, Status> {
+        let (state, detail) = *self.state.lock().unwrap();
         Ok(Response::new(UnsealResponse {
-            state: "sealed".to_owned(),
-            detail: "age.key is empty".to_owned(),
+            state: state.to_owned(),
+            detail: detail.to_owned(),
         }))
     }
 
@@ -118,10 +122,28 @@ async fn an_export_goes_out_as_it_came() {
 }
 
 #[tokio::test]
-async fn what_is_still_sealed_is_told_with_its_reason() {
+async fn what_stays_closed_is_told_with_its_reason_and_is_no_success() {
     let bench = Bench::start();
-    let sealed = bench.bailey(&["vault", "unseal"]).await.expect(1);
-    assert_eq!(sealed.stdout, "sealed: age.key is empty\n");
+    let gone = "vault.age is gone, and there was one";
+    for (state, detail, code, said) in [
+        ("sealed", "age.key is empty", 1, "sealed: age.key is empty"),
+        ("no_vault", gone, 1, gone),
+        // Before the first one is made, nothing is wrong.
+        (
+            "no_vault",
+            "",
+            0,
+            "nothing is sealed: there is no vault yet",
+        ),
+        ("open", "", 0, "the vault is open"),
+    ] {
+        *bench.state.lock().unwrap() = (state, detail);
+        let unsealed = bench.bailey(&["vault", "unseal"]).await.expect(code);
+        assert_eq!(unsealed.stdout, format!("{said}\n"));
+        let unsealed = bench.bailey(&["vault", "unseal", "--json"]).await;
+        let shown: Value = serde_json::from_str(&unsealed.expect(code).stdout).unwrap();
+        assert_eq!(shown, json!({ "state": state, "detail": detail }));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Verbs that touch files only.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
 use crate::{bailey, listing, text};
 
@@ -60,6 +60,36 @@ async fn init_as_root_gives_each_file_its_owner() {
     assert_eq!(owner("secrets/cli"), (10012, 10012, 0o700));
     assert_eq!(owner("secrets/age.key"), (10005, 10005, 0o400));
     assert_eq!(owner("secrets/enroll-gateway"), (10001, 10001, 0o400));
+    // What is made later belongs to the container `cli`, whoever unpacked a copy of it.
+    let (token, lock) = ("secrets/cli/admin.token", "config/bailey.lock");
+    for name in [token, lock] {
+        let path = home.path().join(name);
+        fs::write(&path, "x").unwrap();
+        chown(&path, Some(1234), Some(5678)).unwrap();
+    }
+    let again = ["--home", text(home.path()), "init", "--owner", "1234:5678"];
+    bailey(again).await.expect(0);
+    assert_eq!(owner(token), (10012, 10012, 0o400));
+    assert_eq!(owner(lock), (10012, 10012, 0o644));
+    // That container could put anything in their place: what a link leads to is given to nobody.
+    let key = home.path().join("secrets/age.key");
+    for (name, hard) in [(token, false), (lock, false), (lock, true)] {
+        let path = home.path().join(name);
+        fs::remove_file(&path).unwrap();
+        if hard {
+            fs::hard_link(&key, &path).unwrap();
+        } else {
+            symlink(&key, &path).unwrap();
+        }
+        bailey(again)
+            .await
+            .expect(1)
+            .complains("is not a file of its own");
+        assert_eq!(owner("secrets/age.key"), (10005, 10005, 0o400));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "x").unwrap();
+    }
+    bailey(again).await.expect(0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::{Ran, text};
+use crate::{Ran, ran, text};
 
 const DOCKER: &str = "#!/bin/sh
 if [ \"$1\" = info ]; then echo /var/lib/docker; exit; fi
@@ -51,6 +51,11 @@ impl Host {
     }
 
     async fn bailey(&self, args: &[&str]) -> Ran {
+        self.bailey_at(args, Stdio::null()).await
+    }
+
+    /// With what is given as its standard input.
+    async fn bailey_at(&self, args: &[&str], stdin: Stdio) -> Ran {
         let path = format!("{}:/usr/bin:/bin", text(&self.home.path().join("bin")));
         let compose = self.home.path().join("compose.yaml");
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bailey"));
@@ -63,16 +68,11 @@ impl Host {
             ])
             .args(args)
             .env("PATH", path)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .output()
             .await
             .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        ran(output)
     }
 }
 
@@ -158,6 +158,17 @@ async fn a_refusal_of_the_container_stands_for_itself() {
 }
 
 #[tokio::test]
+async fn only_the_vaults_status_says_that_it_is_closed() {
+    let host = Host::new();
+    container(&host, "cat >/dev/null; exit 2");
+    host.bailey(&["vault", "status"]).await.expect(2);
+    // A Docker that crashes ends so too, and has said nothing of the vault.
+    for other in [&["list"][..], &["unseal"], &["adopt"], &["rotate-key"]] {
+        host.bailey(&[&["vault"], other].concat()).await.expect(1);
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_went_into_a_file_is_said_to_be_there() {
     let host = Host::new();
     container(&host, "echo bly_x");
@@ -240,4 +251,46 @@ async fn a_restore_is_told_first_and_done_only_with_consent() {
     container(&host, "echo 'bailey: the broker runs' >&2; exit 78");
     let refused = host.bailey(&restore).await.expect(78);
     assert_eq!(refused.stderr, "bailey: the broker runs\n");
+}
+
+#[tokio::test]
+async fn a_key_is_asked_for_at_a_terminal_only() {
+    let host = Host::new();
+    let copy = host.home.path().join("vault.age");
+    fs::write(&copy, "copy").unwrap();
+    // Without a terminal of its own, whoever runs the tests.
+    let mut command = tokio::process::Command::new("setsid");
+    command.args(["--wait", env!("CARGO_BIN_EXE_bailey"), "vault", "restore"]);
+    command.args([text(&copy), "--identity", "-"]);
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    ran(output)
+        .expect(78)
+        .complains("is asked for at a terminal")
+        .complains("--identity FILE");
+}
+
+#[tokio::test]
+async fn what_was_shown_before_it_was_agreed_to_is_not_shown_again() {
+    let host = Host::new();
+    let script = "cat >/dev/null; echo 'differs in this:'; echo '  good again: leaked'\ncase $* in *--yes*) echo 'restored 1 secret';; esac";
+    container(&host, script);
+    let copy = host.home.path().join("vault.age");
+    fs::write(&copy, "copy").unwrap();
+    let (_controller, terminal) = crate::vault::typed(b"y\n");
+    let restore = ["vault", "restore", text(&copy)];
+    let restored = host.bailey_at(&restore, terminal.into()).await.expect(0);
+    assert_eq!(
+        restored.stdout,
+        "differs in this:\n  good again: leaked\nrestored 1 secret\n"
+    );
+    // What is different by then is shown.
+    let (_controller, terminal) = crate::vault::typed(b"y\n");
+    container(
+        &host,
+        &script
+            .replace("echo '  good again: leaked'", "echo \"  $(wc -l <ASKED)\"")
+            .replace("ASKED", text(&host.asked())),
+    );
+    let restored = host.bailey_at(&restore, terminal.into()).await.expect(0);
+    assert_eq!(restored.stdout.matches("differs in this").count(), 2);
 }

@@ -84,7 +84,7 @@ async fn one_plugin_is_locked_without_the_others_and_without_the_configuration()
         .await
         .expect(0);
     ran.says("~ plugin greet\n    + lib.py\n")
-        .says("= 1 plugins as they are");
+        .says("= 1 plugin as it is");
     assert!(!bench.lock().config_files["config.yaml"].contains("run_as"));
     bench
         .bailey(&["plugin", "lock", "nothing"])
@@ -177,4 +177,70 @@ async fn a_lock_that_somebody_edited_is_not_built_upon() {
         .says("+ plugin greet")
         .complains("is refused");
     assert_eq!(bench.lock().serial, Serial(2));
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_until_it_is_in_force() {
+    let bench = Bench::start();
+    let lock = ["plugin", "lock", "--all", "--yes"];
+    bench
+        .bailey(&lock)
+        .await
+        .expect(0)
+        .says("Locked: serial 1, 2 plugins. It is in force.");
+    let taking = |slow, times| {
+        let mut taking = bench.taking.lock().unwrap();
+        (taking.slow, taking.times) = (slow, times);
+        std::mem::take(&mut taking.awaited)
+    };
+    assert_eq!(taking(Some("policy"), 1), [1]);
+    bench.configure(&CONFIG.replace("greet: {}", "greet: {container: {pids: 7}}"));
+    let config = ["config", "lock", "--yes"];
+    bench
+        .bailey(&config)
+        .await
+        .expect(0)
+        .says("It is in force.")
+        .complains("waiting until policy has taken lock 2");
+    assert_eq!(taking(Some("policy"), 9), [2, 2]);
+    bench.configure(&CONFIG.replace("greet: {}", "greet: {container: {pids: 8}}"));
+    bench
+        .bailey(&config)
+        .await
+        .expect(1)
+        .says("Locked: serial 3, 2 plugins.")
+        .complains("policy has not taken the lock 3, which is signed and in its place");
+    assert_eq!(bench.lock().serial, Serial(3));
+    // Of one that is not there nothing is claimed, and it is not waited for.
+    assert_eq!(taking(None, 0), [3, 3]);
+    bench.taking.lock().unwrap().unheard = Some("engine");
+    bench.configure(&CONFIG.replace("greet: {}", "greet: {container: {pids: 9}}"));
+    let ran = bench.bailey(&config).await.expect(0);
+    ran.says("Locked: serial 4, 2 plugins.\n")
+        .complains("engine did not say whether it has taken the lock 4");
+    assert_eq!(taking(None, 0), [4]);
+}
+
+#[tokio::test]
+async fn where_a_key_goes_is_shown_before_it_is_locked() {
+    let bench = Bench::start();
+    let upstream = |host: &str, secret: &str| {
+        format!(
+            "{CONFIG}upstreams:\n  model:\n    url: https://{host}/v1\n    secret_ref: {secret}\n"
+        )
+    };
+    bench.configure(&upstream("api.example.com", "model-key"));
+    bench
+        .bailey(&["plugin", "lock", "--all", "--yes"])
+        .await
+        .expect(0)
+        .says("+ upstream model\n      url https://api.example.com/v1\n")
+        .says("      key model-key for model, as authorization: Bearer …");
+    bench.configure(&upstream("evil.example.com", "model-key"));
+    bench.bailey(&["config", "lock"]).await.expect(0).says(
+        "~ configuration config.yaml\n~ upstream model\n      url https://api.example.com/v1 -> https://evil.example.com/v1\n= 2 plugins",
+    );
+    let shown = bench.bailey(&["config", "lock", "--json"]).await.expect(0);
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["upstreams"]["model"]["change"], "changed");
 }

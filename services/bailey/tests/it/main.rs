@@ -9,9 +9,12 @@
 mod api;
 mod custody;
 mod files;
+mod grants;
 mod host;
 mod lock;
 mod pki;
+mod place;
+mod readable;
 mod stand;
 mod vault;
 mod walls;
@@ -68,13 +71,16 @@ async fn bailey_with<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, input: 
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(input.as_bytes()).unwrap();
     file.rewind().unwrap();
+    bailey_from(args, Stdio::from(file)).await
+}
+
+/// With what is given as its standard input.
+async fn bailey_from<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, stdin: Stdio) -> Ran {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bailey"));
-    let output = command
-        .args(args)
-        .stdin(Stdio::from(file))
-        .output()
-        .await
-        .unwrap();
+    ran(command.args(args).stdin(stdin).output().await.unwrap())
+}
+
+fn ran(output: std::process::Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran {
         code: output.status.code(),

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use bailey_proto::management::v1::custody_service_server::CustodyServiceServer;
@@ -12,17 +13,11 @@ use bailey_proto::management::v1::engine_service_server::{EngineService, EngineS
 use bailey_proto::management::v1::lock_service_server::{LockService, LockServiceServer};
 use bailey_proto::management::v1::seal_request::Message;
 use bailey_proto::management::v1::seal_service_server::{SealService, SealServiceServer};
-use bailey_proto::management::v1::vault_service_server::{VaultService, VaultServiceServer};
+use bailey_proto::management::v1::vault_service_server::VaultServiceServer;
 use bailey_proto::management::v1::{
-    CollectRequest, CollectResponse, CreateTokenRequest, CreateTokenResponse,
-    DescribeEngineRequest, DescribeEngineResponse, ImportSecretsRequest, ImportSecretsResponse,
-    InitRequest, InitResponse, InspectImageRequest, InspectImageResponse, ListRequest,
-    ListResponse, PrincipalEntry, ProposeRequest, ProposeResponse, PurgePrincipalRequest,
-    PurgePrincipalResponse, Recipe, RegisterPrincipalRequest, RegisterPrincipalResponse,
-    RevokePrincipalRequest, RevokePrincipalResponse, RevokeSecretRequest, RevokeSecretResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollPrincipalRequest, RollPrincipalResponse,
-    RollSecretRequest, RollSecretResponse, SealHeader, SealRequest, SealResponse, SecretEntry,
-    SetSecretRequest, SetSecretResponse, SignRequest, SignResponse, StatusRequest, StatusResponse,
+    AwaitLockRequest, AwaitLockResponse, CollectRequest, CollectResponse, DescribeEngineRequest,
+    DescribeEngineResponse, InspectImageRequest, InspectImageResponse, ProposeRequest,
+    ProposeResponse, SealHeader, SealRequest, SealResponse, SignRequest, SignResponse,
 };
 use bailey_test::TestStack;
 use bailey_trust::{Lock, LockProposal, LockSource, LockedPlugin, ProposedPlugin, SigningKey};
@@ -34,23 +29,35 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::custody::Custody;
-use crate::{Ran, bailey_with, text};
+use crate::grants::{Asked, Grants, State};
+use crate::{Ran, bailey_from, bailey_with, ran, text};
 
 pub(crate) const CONFIG: &str = "accounts: {default: {}}\nplugin_roots: [ROOT]\nplugins:\n  greet: {}\n  other: {uses: greet}\n";
 const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nversion: 1.0.0\nprotocol: 2\nentrypoint: run.py\ncommands: [{name: poll, type: read}]\n";
 
-/// Whom the vault knows: name, kind, status.
-const PRINCIPALS: [(&str, &str, &str); 3] = [
-    ("core", "gateway", "active"),
-    ("shop", "consumer", "active"),
-    ("gone", "plugin", "revoked"),
-];
+/// Uid and gid of the container `cli`.
+pub(crate) const CLI: u32 = 10_012;
 
 struct Notary {
     key: SigningKey,
     stack: StackId,
-    serial: Mutex<u64>,
+    serial: Arc<Mutex<u64>>,
     pending: Mutex<BTreeMap<String, Lock>>,
+    taking: Arc<Mutex<Taking>>,
+    in_the_way: Arc<Mutex<Option<PathBuf>>>,
+}
+
+/// Who is slow to take a lock.
+#[derive(Default)]
+pub(crate) struct Taking {
+    /// Its name.
+    pub(crate) slow: Option<&'static str>,
+    /// Who does not say anything.
+    pub(crate) unheard: Option<&'static str>,
+    /// How many times it is waited for in vain.
+    pub(crate) times: usize,
+    /// The serials that were waited for.
+    pub(crate) awaited: Vec<u64>,
 }
 
 #[tonic::async_trait]
@@ -109,172 +116,27 @@ impl LockService for Notary {
             .remove(&request.into_inner().code);
         let lock = lock.ok_or_else(|| Status::failed_precondition("no proposal has this code"))?;
         *self.serial.lock().unwrap() = lock.serial.0;
+        if let Some(path) = self.in_the_way.lock().unwrap().take() {
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        }
         Ok(Response::new(SignResponse {
             lock: Some(bailey_trust::sign(&lock, &self.key).unwrap()),
         }))
     }
-}
 
-/// A vault in which `greet` may have one secret, and had another one. It notes what it is asked to do.
-struct Grants(Asked);
-
-pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
-
-impl Grants {
-    fn asked(&self, what: String) {
-        self.0.lock().unwrap().push(what);
-    }
-}
-
-#[tonic::async_trait]
-impl VaultService for Grants {
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let secret = |name: &str, status: &str| SecretEntry {
-            name: name.to_owned(),
-            status: status.to_owned(),
-            pattern: "auto".to_owned(),
-            recipe: Some(Recipe {
-                length: 48,
-                alphabet: "base64url".to_owned(),
-            }),
-            granted_to: vec!["greet".to_owned()],
-            ..SecretEntry::default()
-        };
-        Ok(Response::new(ListResponse {
-            secrets: vec![secret("one", "active"), secret("two", "revoked")],
-            principals: PRINCIPALS
-                .map(|(name, kind, status)| PrincipalEntry {
-                    name: name.to_owned(),
-                    kind: kind.to_owned(),
-                    status: status.to_owned(),
-                })
-                .into(),
-            ..ListResponse::default()
+    async fn await_lock(
+        &self,
+        request: Request<AwaitLockRequest>,
+    ) -> Result<Response<AwaitLockResponse>, Status> {
+        let mut taking = self.taking.lock().unwrap();
+        taking.awaited.push(request.into_inner().serial);
+        let slow = taking.slow.filter(|_| taking.awaited.len() <= taking.times);
+        let list = |of: Option<&'static str>| of.map(str::to_owned).into_iter().collect();
+        Ok(Response::new(AwaitLockResponse {
+            behind: list(slow),
+            unheard: list(taking.unheard),
         }))
-    }
-
-    async fn init(&self, _: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
-        Err(Status::unimplemented("init"))
-    }
-
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(StatusResponse {
-            state: "open".to_owned(),
-            unrecorded: 1,
-            ..StatusResponse::default()
-        }))
-    }
-
-    async fn set_secret(
-        &self,
-        request: Request<SetSecretRequest>,
-    ) -> Result<Response<SetSecretResponse>, Status> {
-        let asked = request.into_inner();
-        let recipe = asked
-            .recipe
-            .map(|it| format!(" {}:{}", it.length, it.alphabet));
-        let (name, grants) = (asked.name, asked.grant_to.join(","));
-        self.asked(format!(
-            "set {name} for {grants}{}",
-            recipe.unwrap_or_default()
-        ));
-        if name == "one" && !asked.value.is_empty() {
-            return Err(Status::failed_precondition("the secret one exists"));
-        }
-        // As the broker does: it knows from the lock what it registers.
-        let strangers = asked.grant_to.iter().filter(|name| *name == "new");
-        let registered = strangers.map(|name| PrincipalEntry {
-            name: name.clone(),
-            kind: "consumer".to_owned(),
-            status: "active".to_owned(),
-        });
-        Ok(Response::new(SetSecretResponse {
-            outcome: "set".to_owned(),
-            registered: registered.collect(),
-        }))
-    }
-
-    async fn register_principal(
-        &self,
-        request: Request<RegisterPrincipalRequest>,
-    ) -> Result<Response<RegisterPrincipalResponse>, Status> {
-        let asked = request.into_inner();
-        // As the broker does: whoever is there is not registered as something else, nor is whoever was revoked.
-        if PRINCIPALS.iter().any(|(name, ..)| *name == asked.name) {
-            return Err(Status::already_exists("registered already"));
-        }
-        self.asked(format!("register {} {}", asked.name, asked.kind));
-        let outcome = "principal_registered".to_owned();
-        Ok(Response::new(RegisterPrincipalResponse { outcome }))
-    }
-
-    async fn create_token(
-        &self,
-        _: Request<CreateTokenRequest>,
-    ) -> Result<Response<CreateTokenResponse>, Status> {
-        Err(Status::unimplemented("create_token"))
-    }
-
-    async fn roll_secret(
-        &self,
-        _: Request<RollSecretRequest>,
-    ) -> Result<Response<RollSecretResponse>, Status> {
-        Ok(Response::new(RollSecretResponse {
-            outcome: "rolled".to_owned(),
-            roll_count: 1,
-        }))
-    }
-
-    async fn revoke_secret(
-        &self,
-        _: Request<RevokeSecretRequest>,
-    ) -> Result<Response<RevokeSecretResponse>, Status> {
-        let outcome = "revoked".to_owned();
-        Ok(Response::new(RevokeSecretResponse { outcome }))
-    }
-
-    async fn import_secrets(
-        &self,
-        _: Request<ImportSecretsRequest>,
-    ) -> Result<Response<ImportSecretsResponse>, Status> {
-        Ok(Response::new(ImportSecretsResponse::default()))
-    }
-
-    async fn revoke_principal(
-        &self,
-        _: Request<RevokePrincipalRequest>,
-    ) -> Result<Response<RevokePrincipalResponse>, Status> {
-        let outcome = "principal_revoked".to_owned();
-        Ok(Response::new(RevokePrincipalResponse { outcome }))
-    }
-
-    async fn purge_principal(
-        &self,
-        _: Request<PurgePrincipalRequest>,
-    ) -> Result<Response<PurgePrincipalResponse>, Status> {
-        Ok(Response::new(PurgePrincipalResponse {
-            outcome: "principal_purged".to_owned(),
-            stripped: vec!["one".to_owned()],
-        }))
-    }
-
-    async fn roll_principal(
-        &self,
-        _: Request<RollPrincipalRequest>,
-    ) -> Result<Response<RollPrincipalResponse>, Status> {
-        Ok(Response::new(RollPrincipalResponse {
-            name: "one".to_owned(),
-            rolled: vec!["made".to_owned()],
-            skipped: vec!["typed".to_owned()],
-        }))
-    }
-
-    async fn revoke_token(
-        &self,
-        _: Request<RevokeTokenRequest>,
-    ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let outcome = "token_revoked".to_owned();
-        Ok(Response::new(RevokeTokenResponse { outcome }))
     }
 }
 
@@ -353,6 +215,12 @@ pub(crate) struct Bench {
     pub(crate) tidied: Arc<Mutex<u32>>,
     /// What the vault was asked to do.
     pub(crate) asked: Asked,
+    pub(crate) state: State,
+    pub(crate) taking: Arc<Mutex<Taking>>,
+    /// Serial of the last lock that was signed.
+    pub(crate) signed: Arc<Mutex<u64>>,
+    /// A file in whose place a folder stands as soon as the next lock is signed.
+    pub(crate) in_the_way: Arc<Mutex<Option<PathBuf>>>,
     /// How often somebody connected to the broker.
     pub(crate) connections: Arc<Mutex<u32>>,
     _tasks: JoinSet<()>,
@@ -363,11 +231,15 @@ impl Bench {
         let stack = TestStack::new();
         let seals = Seals::default();
         let root = stack.dir().join("plugins");
+        let taking = Arc::<Mutex<Taking>>::default();
+        let (signed, in_the_way) = (Arc::<Mutex<u64>>::default(), Arc::default());
         let notary = Notary {
             key: stack.signing_key(Service::Broker),
             stack: stack.trust().stack.clone(),
-            serial: Mutex::default(),
+            serial: Arc::clone(&signed),
             pending: Mutex::default(),
+            taking: Arc::clone(&taking),
+            in_the_way: Arc::clone(&in_the_way),
         };
         let tidied = Arc::<Mutex<u32>>::default();
         let engine = Engine(Arc::clone(&tidied));
@@ -378,7 +250,15 @@ impl Bench {
             UnixListenerStream::new(UnixListener::bind(dir.join("manage.sock")).unwrap())
         };
         let (asked, connections) = (Asked::default(), Arc::<Mutex<u32>>::default());
-        let (grants, counted) = (Grants(Arc::clone(&asked)), Arc::clone(&connections));
+        let state = State::new(Mutex::new(("open", "")));
+        let grants = Grants {
+            asked: Arc::clone(&asked),
+            state: Arc::clone(&state),
+        };
+        let custody = Custody {
+            state: Arc::clone(&state),
+        };
+        let counted = Arc::clone(&connections);
         let (broker, proxy, sealing) = (
             socket("broker"),
             socket("socket-proxy"),
@@ -388,7 +268,7 @@ impl Bench {
             tonic::transport::Server::builder()
                 .add_service(LockServiceServer::new(notary))
                 .add_service(VaultServiceServer::new(grants))
-                .add_service(CustodyServiceServer::new(Custody))
+                .add_service(CustodyServiceServer::new(custody))
                 .serve_with_incoming(broker.map(move |connection| {
                     *counted.lock().unwrap() += 1;
                     connection
@@ -411,6 +291,10 @@ impl Bench {
             seals,
             tidied,
             asked,
+            state,
+            taking,
+            signed,
+            in_the_way,
             connections,
             _tasks: tasks,
         };
@@ -441,20 +325,58 @@ impl Bench {
 
     /// As [`Bench::bailey`], with `input` as its standard input.
     pub(crate) async fn bailey_with(&self, args: &[&str], input: &str) -> Ran {
-        let (config, manage, admin) = (
-            self.stack.config_dir(),
-            self.stack.dir().join("manage"),
-            self.stack.dir().join("admin.token"),
-        );
-        let places = [
-            "--config-dir",
-            text(&config),
-            "--manage-dir",
-            text(&manage),
-            "--admin-token-file",
-            text(&admin),
-        ];
-        bailey_with(places.iter().chain(args), input).await
+        bailey_with(
+            self.places()
+                .iter()
+                .map(String::as_str)
+                .chain(args.iter().copied()),
+            input,
+        )
+        .await
+    }
+
+    /// As [`Bench::bailey`], with what is given as its standard input.
+    pub(crate) async fn bailey_from(&self, args: &[&str], stdin: Stdio) -> Ran {
+        bailey_from(
+            self.places()
+                .iter()
+                .map(String::as_str)
+                .chain(args.iter().copied()),
+            stdin,
+        )
+        .await
+    }
+
+    /// As [`Bench::bailey`] in the container: uid 10012, that the configuration's folder lets make files and replace its own. `None`: only root
+    /// can be another.
+    pub(crate) async fn bailey_as_cli(&self, args: &[&str]) -> Option<Ran> {
+        let config = self.stack.config_dir();
+        if fs::metadata(&config).unwrap().uid() != 0 {
+            return None;
+        }
+        chown(&config, Some(0), Some(CLI)).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&config, 0o1775);
+        mode(self.stack.dir(), 0o755);
+        for service in ["broker", "socket-proxy"] {
+            let socket = format!("manage/{service}/manage.sock");
+            mode(&self.stack.dir().join(socket), 0o777);
+        }
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bailey"));
+        command.args(self.places()).args(args).uid(CLI).gid(CLI);
+        command.stdin(Stdio::null());
+        Some(ran(command.output().await.unwrap()))
+    }
+
+    fn places(&self) -> [String; 3] {
+        let place = |flag: &str, path: PathBuf| format!("{flag}={}", text(&path));
+        [
+            place("--config-dir", self.stack.config_dir()),
+            place("--manage-dir", self.stack.dir().join("manage")),
+            place("--admin-token-file", self.stack.dir().join("admin.token")),
+        ]
     }
 
     pub(crate) fn lock(&self) -> Lock {

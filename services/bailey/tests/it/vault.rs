@@ -1,5 +1,8 @@
 //! `bailey vault`: what is asked of the broker, and what is said of its answers.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::Ran;
@@ -86,8 +89,8 @@ async fn people_read_sentences_and_programs_the_words_of_the_wire() {
     let cases: [(&[&str], &str, Value); 8] = [
         (
             &["vault", "roll", "one"],
-            "the secret one has a new value (1 time so far)\n",
-            json!({ "outcome": "rolled", "roll_count": 1 }),
+            "the broker made a new value of the secret one (rolled 1 time so far)\n",
+            json!({ "outcome": "rolled", "made_by": "broker", "roll_count": 1 }),
         ),
         (
             &["vault", "revoke", "one"],
@@ -170,4 +173,128 @@ async fn grants_are_shown_both_ways_round() {
         .says("two     revoked");
     let missing = bench.vault(&["describe", "three"]).await.expect(78);
     missing.complains("there is no secret three");
+}
+
+#[tokio::test]
+async fn a_value_for_a_secret_that_the_broker_rolls_is_refused_and_nothing_is_rolled() {
+    let bench = Bench::start();
+    let roll = ["vault", "roll", "one"];
+    let of = |command: &str| {
+        let mut command = tokio::process::Command::new(command);
+        command.stdout(Stdio::piped());
+        command
+    };
+    let file = bench.bailey_with(&roll, "a value\n").await;
+    let mut writer = of("echo").arg("a value").spawn().unwrap();
+    let pipe: Stdio = writer.stdout.take().unwrap().try_into().unwrap();
+    let pipe = bench.bailey_from(&roll, pipe).await;
+    writer.wait().await.unwrap();
+    for given in [file, pipe] {
+        given
+            .expect(78)
+            .complains("the broker makes the values of one")
+            .complains("`bailey vault set one --keep-value --manual`");
+    }
+    assert_eq!(bench.was_asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_secret_that_the_broker_rolls_is_rolled_wherever_nothing_is_given() {
+    let bench = Bench::start();
+    let roll = ["vault", "roll", "one"];
+    // As cron, as ssh without a terminal and `docker run -i` leave it, as an empty file, and as a line without anything in it.
+    let mut silent = tokio::process::Command::new("sleep")
+        .arg("600")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let open: Stdio = silent.stdout.take().unwrap().try_into().unwrap();
+    let ran = [
+        bench.bailey_from(&roll, Stdio::null()).await,
+        bench.bailey_from(&roll, open).await,
+        bench.bailey_with(&roll, "").await,
+        bench.bailey_with(&roll, "\n").await,
+    ];
+    for ran in ran {
+        // Nobody may take for the secret's what comes by such a pipe later.
+        ran.expect(0)
+            .says("the broker made a new value of the secret one");
+    }
+    assert_eq!(bench.was_asked(), ["roll one"; 4]);
+}
+
+#[tokio::test]
+async fn a_value_for_a_secret_that_the_operator_rolls_is_its_new_one() {
+    let bench = Bench::start();
+    let roll = ["vault", "roll", "typed"];
+    let rolled = bench.bailey_with(&roll, "a value\n").await.expect(0);
+    let sentence = "the secret typed has the new value (rolled 1 time so far)\n";
+    assert_eq!(rolled.stdout, sentence);
+    let roll = ["vault", "roll", "typed", "--json"];
+    let rolled = bench.bailey_with(&roll, "a value\n").await.expect(0);
+    let rolled: Value = serde_json::from_str(&rolled.stdout).unwrap();
+    assert_eq!(rolled["made_by"], "operator");
+    assert_eq!(bench.was_asked(), ["roll typed to a value"; 2]);
+}
+
+/// A terminal at which something was typed already; it lives as long as its other end.
+pub(crate) fn typed(text: &[u8]) -> (std::fs::File, std::fs::File) {
+    let controller = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).unwrap();
+    rustix::pty::grantpt(&controller).unwrap();
+    rustix::pty::unlockpt(&controller).unwrap();
+    let name = rustix::pty::ptsname(&controller, Vec::new()).unwrap();
+    let terminal = std::fs::File::open(name.to_str().unwrap()).unwrap();
+    let mut controller = std::fs::File::from(controller);
+    controller.write_all(text).unwrap();
+    (controller, terminal)
+}
+
+#[tokio::test]
+async fn at_a_terminal_nobody_is_asked_for_a_value_that_the_broker_makes() {
+    let bench = Bench::start();
+    // What was typed ahead is for the shell.
+    let (_controller, terminal) = typed(b"ls\n");
+    let ran = bench.bailey_from(&["vault", "roll", "one"], terminal.into());
+    ran.await.expect(0).says("the broker made a new value");
+    assert_eq!(bench.was_asked(), ["roll one"]);
+}
+
+#[tokio::test]
+async fn what_is_kept_must_be_there() {
+    let bench = Bench::start();
+    bench
+        .vault(&["set", "one", "--keep-value", "--no-grants"])
+        .await
+        .expect(0);
+    assert_eq!(bench.was_asked(), ["set one for  if it is there"]);
+}
+
+#[tokio::test]
+async fn whether_the_vault_is_open_is_its_status_exit_code() {
+    let bench = Bench::start();
+    bench.vault(&["status"]).await.expect(0);
+    for (state, detail, said) in [
+        ("sealed", "age.key is empty", "sealed: age.key is empty\n"),
+        (
+            "no_vault",
+            "",
+            "there is no vault yet: run `bailey vault init`\n",
+        ),
+        ("no_vault", "vault.age is gone", "vault.age is gone\n"),
+    ] {
+        *bench.state.lock().unwrap() = (state, detail);
+        bench.vault(&["status"]).await.expect(2).says(said);
+        bench
+            .vault(&["status", "--json"])
+            .await
+            .expect(2)
+            .says(state);
+    }
+    std::fs::remove_file(bench.stack.dir().join("manage/broker/manage.sock")).unwrap();
+    bench
+        .vault(&["status"])
+        .await
+        .expect(1)
+        .complains("broker does not answer");
 }

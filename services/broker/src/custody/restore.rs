@@ -4,8 +4,10 @@ use anyhow::{Context as _, ensure};
 use bailey_service::Misconfigured;
 use bailey_trust::SealingKey;
 use bailey_types::Timestamp;
+use zeroize::Zeroizing;
 
-use super::{Consent, Custody, compared};
+use super::{Consent, Custody, admin, compared};
+use crate::token::{self, Bearer};
 use crate::vault::content::{self, Origin};
 use crate::vault::file::VaultFile;
 use crate::vault::{Deed, Document};
@@ -61,7 +63,9 @@ pub fn run(
     let mut said: Vec<_> = doubts(origin).into_iter().map(str::to_owned).collect();
     said.push(heading(&present));
     let present = present.ok().flatten();
-    let lines = compared::lines(&document, present.as_ref());
+    let held = Held::of(custody, &document);
+    let mut lines = compared::lines(&document, present.as_ref());
+    lines.extend(held.line(&document, present.as_ref()));
     if lines.is_empty() {
         said.push("  in nothing".into());
     }
@@ -78,12 +82,72 @@ pub fn run(
         .save(&document, &[recipient], &[&own])
         .context("writing the vault")?;
     said.push(format!(
-        "restored {} secrets, {} principals and {} API tokens; the admin token is the one of the copy (`bailey vault rotate-admin-token` makes another)",
-        document.secrets.len(),
-        document.principals.len(),
-        document.tokens.len()
+        "restored {}, {} and {}; {}",
+        count(document.secrets.len(), "secret"),
+        count(document.principals.len(), "principal"),
+        count(document.tokens.len(), "API token"),
+        held.outcome()
     ));
     Ok(said.join("\n"))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
+/// What the admin token that is at hand opens once the copy is restored. The vault that is there says nothing of it: it may be anybody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// The copy knows it.
+    Good,
+    /// The copy knows another.
+    Another,
+    /// There is none.
+    Missing,
+}
+
+impl Held {
+    fn of(custody: &Custody, copy: &Document) -> Self {
+        let text = std::fs::read_to_string(custody.secret(admin::FILE)).map(Zeroizing::new);
+        let Ok(text) = text else {
+            return Self::Missing;
+        };
+        let bearer = Bearer::from(text.trim().to_owned());
+        if token::is_admin(copy, &bearer) {
+            Self::Good
+        } else {
+            Self::Another
+        }
+    }
+
+    /// What changes of it, in a line like those of what else does.
+    fn line(self, copy: &Document, present: Option<&Document>) -> Option<String> {
+        let as_now = present.is_some_and(|present| present.admin_token == copy.admin_token);
+        let line = match self {
+            Self::Good | Self::Another | Self::Missing if as_now => return None,
+            Self::Good if present.is_some() => {
+                "  good: the admin token in secrets/cli/admin.token, which the vault that is there does not know"
+            }
+            Self::Good => "  good: the admin token in secrets/cli/admin.token",
+            Self::Another => {
+                "  good: the copy's admin token, which is not the one in secrets/cli/admin.token: that one opens nothing then"
+            }
+            Self::Missing => {
+                "  good: the copy's admin token; there is none in secrets/cli/admin.token"
+            }
+        };
+        Some(line.to_owned())
+    }
+
+    const fn outcome(self) -> &'static str {
+        match self {
+            Self::Good => "the admin token is the one in secrets/cli/admin.token",
+            Self::Another | Self::Missing => {
+                "the admin token is the one of the copy, which is not in secrets/cli/admin.token: `bailey vault rotate-admin-token` makes another"
+            }
+        }
+    }
 }
 
 /// What is to be known of a copy before it is believed.
@@ -101,7 +165,7 @@ fn doubts(origin: Origin) -> Option<&'static str> {
 
 fn heading(present: &anyhow::Result<Option<Document>>) -> String {
     match present {
-        Ok(Some(_)) => "restored, the vault differs from the one of now in this:".into(),
+        Ok(Some(_)) => "restored, the vault differs from the one that is there in this:".into(),
         Ok(None) => "there is no vault to compare with. Restored, all of this is good, whatever was revoked since the copy was made:".into(),
         // A vault that cannot be opened is what a copy is restored for.
         Err(reason) => format!(

@@ -54,7 +54,10 @@ impl CustodyService for Custody {
         let (state, detail) = match self.state.vault.state() {
             VaultState::Open(_) => ("open", String::new()),
             VaultState::Sealed(reason) if self.state.vault.unproven().is_some() => ("open", reason),
-            VaultState::NoVault => ("no_vault", String::new()),
+            VaultState::NoVault => (
+                "no_vault",
+                self.state.lost_vault().unwrap_or_default().to_owned(),
+            ),
             VaultState::Sealed(reason) => ("sealed", reason),
         };
         let state = state.into();

@@ -2,23 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bailey_error::status;
 use bailey_proto::management::v1::lock_service_server::LockService;
-use bailey_proto::management::v1::{ProposeRequest, ProposeResponse, SignRequest, SignResponse};
+use bailey_proto::management::v1::{
+    AwaitLockRequest, AwaitLockResponse, ProposeRequest, ProposeResponse, SignRequest, SignResponse,
+};
 use bailey_proto::trust::v1::Signed;
-use bailey_types::Sha256;
+use bailey_types::{Serial, Service, Sha256};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::change;
 use crate::lock::{self, Error};
+use crate::presence::Taken;
 use crate::record::Record;
 use crate::state::State;
 use crate::view::View;
 
 /// How many plugins one entry has room for: 64 bytes of name, 71 of image id, and what is between them.
 const PLUGINS: usize = 96;
+
+/// Longest that somebody is kept until a lock is in force; the socket gives an answer 30 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 pub struct Lock {
     state: Arc<State>,
@@ -64,9 +71,35 @@ impl LockService for Lock {
         let lock = signed.map_err(|e| self.refused("sign", &e))?;
         Ok(Response::new(SignResponse { lock: Some(lock) }))
     }
+
+    async fn await_lock(
+        &self,
+        request: Request<AwaitLockRequest>,
+    ) -> Result<Response<AwaitLockResponse>, Status> {
+        let AwaitLockRequest { serial, wait_ms } = request.into_inner();
+        let wait = Duration::from_millis(wait_ms.into()).min(LONGEST_WAIT);
+        let Taken { behind, unheard } = self.taken(Serial(serial), wait).await;
+        let names = |of: &[Service]| of.iter().map(ToString::to_string).collect();
+        Ok(Response::new(AwaitLockResponse {
+            behind: names(&behind),
+            unheard: names(&unheard),
+        }))
+    }
 }
 
 impl Lock {
+    /// How far the lock is taken after `wait`, or as soon as nobody is behind.
+    async fn taken(&self, serial: Serial, wait: Duration) -> Taken {
+        let state = &self.state;
+        let taken = || state.roll.taken(serial, state.clock.now());
+        // Before the first look, so that no beat is missed.
+        let mut beats = state.roll.beats();
+        let waited = async { while !taken().behind.is_empty() && beats.changed().await.is_ok() {} };
+        // Over or not: what counts is how it is now.
+        let _waited = tokio::time::timeout(wait, waited).await;
+        taken()
+    }
+
     /// Signs what `code` names. Neither does the vault remember it nor does the signature leave before it is recorded.
     async fn signed(&self, code: &str) -> Result<Signed, Error> {
         let state = &self.state;
@@ -76,7 +109,10 @@ impl Lock {
             |document| signing.remember(document),
             |()| told(&signing.lock, &signing.signed),
         );
+        state.signing();
         remembered.await?;
+        // The record may have taken its time.
+        state.signing();
         state.notary.signed(code);
         let serial = signing.lock.serial;
         tracing::info!(lock.serial = serial.0, "signed the lock {serial}");

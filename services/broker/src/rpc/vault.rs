@@ -74,6 +74,7 @@ impl VaultService for Vault {
         Ok(Response::new(match self.state.vault.state() {
             VaultState::NoVault => StatusResponse {
                 state: "no_vault".into(),
+                detail: self.state.lost_vault().unwrap_or_default().into(),
                 ..empty
             },
             VaultState::Sealed(detail) => match self.state.vault.unproven() {
@@ -100,13 +101,18 @@ impl VaultService for Vault {
         request: Request<SetSecretRequest>,
     ) -> Result<Response<SetSecretResponse>, Status> {
         let verb = self.verb("set");
-        let asked = verb.understood(asked::set_secret(request.into_inner()))?;
+        let request = request.into_inner();
+        let existing = request.existing;
+        let asked = verb.understood(asked::set_secret(request))?;
         let name = asked.name.clone();
         let verb = verb.of(json!({ "secret": name }));
         let known = self.state.lock.current().ok();
         let known = known.map(|lock| lock.view.principals()).unwrap_or_default();
         let set = verb.does(
             |document, now| {
+                if existing {
+                    document.must_have(&name)?;
+                }
                 let (outcome, registered) = document.set_secret_for(asked, &known, now)?;
                 let secret = document.secrets.get(&name).cloned();
                 let registered = registered.into_iter().filter_map(|name| {
@@ -188,7 +194,7 @@ impl VaultService for Vault {
         for imported in &outcome.secrets {
             if let Some(why) = &imported.skipped {
                 let skipped = self.verb("import").of(json!({ "secret": imported.name }));
-                skipped.left_out(why);
+                skipped.left_out(why.refused());
             }
         }
         Ok(Response::new(outcome.into()))

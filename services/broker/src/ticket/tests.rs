@@ -8,8 +8,8 @@ use bailey_trust::{
     StatementError, sign, verify,
 };
 use bailey_types::{
-    AttemptNumber, DecisionId, ImageId, JobId, OriginId, PluginName, PrincipalName, SecretName,
-    Serial,
+    AttemptNumber, Clock, DecisionId, ImageId, JobId, OriginId, PluginName, PrincipalName,
+    SecretName, Serial,
 };
 
 use super::*;
@@ -52,7 +52,7 @@ impl World {
             key: broker,
             socket_proxy: SealingSession::new(socket_proxy.recipient()),
             epoch: EPOCH.into(),
-            consumed: Consumed::new(100),
+            consumed: Consumed::new(Clock::fixed(NOW)),
         };
         Self {
             policy,

@@ -21,7 +21,7 @@ use super::offline::Offline;
 use super::recipients::Recipient;
 pub use principal::Rolled;
 pub use recipe::{Alphabet, Recipe, RecipeChange};
-pub use secret::{Imported, SetOutcome, SetSecret};
+pub use secret::{Imported, SetOutcome, SetSecret, Skipped};
 
 use super::refused::Refused;
 use super::value::{Nonce, Value};

@@ -75,7 +75,7 @@ impl Deed {
             Self::AdminTokenRotated => "vault.admin_token_rotated",
             Self::Restored => "vault.restored",
             Self::Adopted => "vault.adopted",
-            Self::SecretNarrowed => "secret.set",
+            Self::SecretNarrowed => "secret.narrowed",
             Self::SecretRevoked => "secret.revoked",
             Self::PrincipalRevoked => "principal.revoked",
             Self::PrincipalPurged => "principal.purged",
@@ -84,8 +84,12 @@ impl Deed {
         }
     }
 
-    /// The deed that only takes away and that the audit log calls so.
+    /// The deed that a change is which would be recorded as `kind` and only takes away.
     pub fn taking(kind: &str) -> Option<Self> {
+        // With a kind of its own the log takes it where it takes nothing that gives, and what waits behind it is told.
+        if kind == "secret.set" {
+            return Some(Self::SecretNarrowed);
+        }
         Self::TAKING.into_iter().find(|deed| deed.kind() == kind)
     }
 }

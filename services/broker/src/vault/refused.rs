@@ -30,6 +30,9 @@ pub enum Refused {
         /// Names that are there and nearly the same.
         near: Vec<PrincipalName>,
     },
+    /// An import that names somebody who cannot be one whom something is granted.
+    #[error("nothing is imported: {}", listed(.0))]
+    NotAdmitted(Vec<String>),
     /// Registered before, as something else.
     #[error("the principal {name} is registered already, as a {kind} ({status})")]
     PrincipalDiffers {
@@ -56,8 +59,13 @@ pub enum Refused {
     #[error("the values of {0} are made by the broker; give none")]
     ValueNotWanted(SecretName),
     /// Nothing of that name was ever set.
-    #[error("there is no secret {0}")]
-    NoSuchSecret(SecretName),
+    #[error("there is no secret {name}{}; `bailey vault list` lists them", did_you_mean(.near))]
+    NoSuchSecret {
+        /// The name.
+        name: SecretName,
+        /// Names that are there and nearly the same.
+        near: Vec<SecretName>,
+    },
     /// Neither of the two patterns.
     #[error("{0:?} is not a pattern: manual or auto")]
     NoSuchPattern(String),
@@ -115,13 +123,14 @@ impl Refused {
             Self::Reserved(_) => "reserved",
             Self::NoSuchKind(_) => "no_such_kind",
             Self::NoSuchPrincipal(_) | Self::Stranger { .. } => "no_such_principal",
+            Self::NotAdmitted(_) => "not_admitted",
             Self::PrincipalDiffers { .. } => "principal_differs",
             Self::NoValue => "no_value",
             Self::ValueTooLarge => "value_too_large",
             Self::ValueNotText => "value_not_text",
             Self::ValueExists(_) => "value_exists",
             Self::ValueNotWanted(_) => "value_not_wanted",
-            Self::NoSuchSecret(_) => "no_such_secret",
+            Self::NoSuchSecret { .. } => "no_such_secret",
             Self::NoSuchPattern(_) => "no_such_pattern",
             Self::NoSuchAlphabet(_) => "no_such_alphabet",
             Self::BadLength(_) => "bad_length",
@@ -151,9 +160,10 @@ impl Classify for Refused {
             | Self::BadLength(_)
             | Self::DescriptionTooLong
             | Self::NoScopes => Kind::InvalidArgument,
-            Self::NoSuchSecret(_) | Self::NoSuchToken(_) => Kind::NotFound,
+            Self::NoSuchSecret { .. } | Self::NoSuchToken(_) => Kind::NotFound,
             Self::NoSuchPrincipal(_)
             | Self::Stranger { .. }
+            | Self::NotAdmitted(_)
             | Self::ValueExists(_)
             | Self::SecretRevoked(_)
             | Self::LockMoved => Kind::FailedPrecondition,
@@ -164,7 +174,17 @@ impl Classify for Refused {
     }
 }
 
-fn did_you_mean(near: &[PrincipalName]) -> String {
+/// As much as an answer has room for.
+fn listed(reasons: &[String]) -> String {
+    const MOST: usize = 8;
+    let mut listed: Vec<_> = reasons.iter().take(MOST).cloned().collect();
+    if let Some(more @ 1..) = reasons.len().checked_sub(MOST) {
+        listed.push(format!("and {more} more"));
+    }
+    listed.join("; ")
+}
+
+fn did_you_mean(near: &[impl ToString]) -> String {
     let near: Vec<_> = near.iter().map(ToString::to_string).collect();
     if near.is_empty() {
         String::new()

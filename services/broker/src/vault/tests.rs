@@ -257,12 +257,19 @@ fn what_is_not_our_vault_is_never_opened_or_replaced() {
     let ours = fixture.genesis();
     let plain = serde_json::to_vec(&ours).unwrap();
     let extra = [br#"{"extra":1,"#, &plain[1..]].concat();
-    let cases: [(&str, Vec<u8>, &str); 8] = [
+    let mut passphrase = age::scrypt::Recipient::new("hunter2".to_owned().into());
+    passphrase.set_work_factor(2);
+    let cases: [(&str, Vec<u8>, &str); 9] = [
         ("empty", Vec::new(), "opening"),
         ("unencrypted", plain.clone(), "opening"),
         (
             "for another key",
             SealingKey::generate().recipient().seal(&plain).unwrap(),
+            "opening",
+        ),
+        (
+            "with a passphrase",
+            age::encrypt(&passphrase, &plain).unwrap(),
             "opening",
         ),
         ("malformed", recipient.seal(b"{}").unwrap(), "malformed"),

@@ -30,6 +30,8 @@ pub enum Mode {
     Hold,
     /// That a change is kept is refused; everything else is on disk.
     RefuseKept,
+    /// What is not all of a revocation or an alarm is refused, as at the end of the volume.
+    Full,
     /// That a change is kept is on disk, and nobody hears of it.
     HoldKept,
     /// Everything is taken; of what there is nothing is told.
@@ -39,6 +41,14 @@ pub enum Mode {
     /// Everything is taken; what there is is looked through for ever, a part every two seconds.
     Endless,
 }
+
+/// What is taken in [`Mode::Full`].
+const URGENT: [&str; 4] = [
+    "token.revoked",
+    "vault.kept",
+    "vault.changed_outside",
+    "vault.earlier_refused",
+];
 
 /// The log of a stack under test.
 #[derive(Clone)]
@@ -143,6 +153,11 @@ impl AuditService for Audit {
         let of_kept = |entry: &bailey_proto::audit::v1::Entry| entry.kind == "vault.kept";
         let is_kept = request.get_ref().entries.iter().any(of_kept);
         let mode = *self.mode.borrow();
+        let is_urgent =
+            |entry: &bailey_proto::audit::v1::Entry| URGENT.contains(&entry.kind.as_str());
+        if mode == Mode::Full && !request.get_ref().entries.iter().all(is_urgent) {
+            return Err(Status::resource_exhausted("the volume is nearly full"));
+        }
         if mode == Mode::Refuse || mode == Mode::RefuseKept && is_kept {
             self.refused
                 .send_modify(|times| *times += u64::from(is_kept));
@@ -227,7 +242,12 @@ impl AuditService for Audit {
                     ..LatestResponse::default()
                 }));
             }
-            Mode::Take | Mode::Refuse | Mode::Hold | Mode::RefuseKept | Mode::HoldKept => {}
+            Mode::Take
+            | Mode::Refuse
+            | Mode::Hold
+            | Mode::RefuseKept
+            | Mode::Full
+            | Mode::HoldKept => {}
         }
         let before = if before == 0 { u64::MAX } else { before };
         let latest = self.log().latest(actor.name(), &kinds, before, 1).unwrap();

@@ -15,6 +15,7 @@ use bailey_proto::management::v1::{
     CreateTokenRequest, InitRequest, ProposeRequest, RegisterPrincipalRequest, SetSecretRequest,
     SignRequest,
 };
+use bailey_proto::trust::v1::Signed;
 use bailey_service::{Context, Readiness};
 use bailey_test::{Served, TestStack};
 use bailey_trust::{Lock, LockProposal, ProposedPlugin, StateKind};
@@ -202,25 +203,29 @@ impl Broker {
 
     /// Locks the plugin `greet` and writes the lock where it belongs.
     pub async fn lock_greet(&self, admin: &str) -> Lock {
-        let mut lock = self.lock(admin).await;
-        let text = serde_json::to_vec(&proposal()).unwrap();
-        let request = ProposeRequest {
-            proposal: text.into(),
-        };
-        let code = lock.propose(request).await.unwrap().into_inner().code;
-        let signed = lock
-            .sign(SignRequest { code })
-            .await
-            .unwrap()
-            .into_inner()
-            .lock
-            .unwrap();
+        let signed = self.signed_only(admin).await;
         let text = bailey_trust::source::to_file_text(&signed);
         std::fs::write(self.stack.config_dir().join("bailey.lock"), text).unwrap();
         let key = self.stack.trust().signing.broker;
         bailey_trust::verify::<Lock>(&signed, &key)
             .unwrap()
             .statement
+    }
+
+    /// A lock of the plugin `greet`, in no file.
+    pub async fn signed_only(&self, admin: &str) -> Signed {
+        let mut lock = self.lock(admin).await;
+        let text = serde_json::to_vec(&proposal()).unwrap();
+        let request = ProposeRequest {
+            proposal: text.into(),
+        };
+        let code = lock.propose(request).await.unwrap().into_inner().code;
+        lock.sign(SignRequest { code })
+            .await
+            .unwrap()
+            .into_inner()
+            .lock
+            .unwrap()
     }
 }
 

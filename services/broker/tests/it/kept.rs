@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bailey_proto::management::v1::RevokeTokenRequest;
+use bailey_proto::management::v1::{ListRequest, RevokeTokenRequest};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Code;
@@ -152,4 +152,35 @@ async fn why_it_was_not_compared_is_said() {
     assert_eq!(refused.code(), Code::Unavailable);
     world.broker.audit.behave(Mode::Take);
     world.opens().await;
+}
+
+/// What waits for room is in nobody's way.
+#[tokio::test]
+async fn an_alarm_of_the_vault_is_told_where_the_log_takes_nothing_else() {
+    let mut world = World::new().await;
+    let earlier = world.file();
+    world.revoke().await;
+    world.kept().await;
+    world.broker.audit.behave(Mode::Full);
+    // Refused over and over: it fills the queue to the log, which takes none of it.
+    let refused = world.broker.vault("wrong").await;
+    for _ in 0..3 {
+        let wrong = refused.clone().list(ListRequest {}).await;
+        assert_eq!(wrong.unwrap_err().code(), Code::Unauthenticated);
+    }
+    world.put(&earlier);
+    let name = "other".into();
+    let mut vault = world.broker.vault(&world.admin).await;
+    assert!(
+        vault
+            .revoke_token(RevokeTokenRequest { name })
+            .await
+            .is_err()
+    );
+    let alarm = world.broker.audit.entry("vault.changed_outside");
+    timeout(AT_ONCE * 3, alarm).await.unwrap();
+    assert_eq!(world.broker.audit.count("manage.refused"), 0);
+    world.broker.restart().await;
+    let alarm = world.broker.audit.entry("vault.earlier_refused");
+    timeout(AT_ONCE * 3, alarm).await.unwrap();
 }

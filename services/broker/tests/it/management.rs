@@ -1,13 +1,18 @@
 //! The management socket.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use bailey_proto::broker::v1::presence_service_client::PresenceServiceClient;
+use bailey_proto::broker::v1::{BeatRequest, Readiness};
 use bailey_proto::management::v1::lock_service_client::LockServiceClient;
 use bailey_proto::management::v1::vault_service_client::VaultServiceClient;
 use bailey_proto::management::v1::{
-    CreateTokenRequest, InitRequest, ListRequest, ProposeRequest, SetSecretRequest, SignRequest,
-    StatusRequest,
+    AwaitLockRequest, CreateTokenRequest, InitRequest, ListRequest, ProposeRequest,
+    SetSecretRequest, SignRequest, StatusRequest,
 };
-use bailey_types::Serial;
+use bailey_types::{Serial, Service};
 use prost::Message as _;
+use prost_types::field_descriptor_proto::Type;
 use serde_json::json;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -45,6 +50,59 @@ pub fn methods() -> (Vec<String>, Vec<String>) {
     }
     assert!(ours.len() >= 20 && !others.is_empty(), "{ours:?}");
     (ours, others)
+}
+
+/// What an answer of the broker's services has room for that is no text of its own, or is called a token: `message.field`.
+fn handed_out() -> BTreeSet<String> {
+    let files = prost_types::FileDescriptorSet::decode(bailey_proto::DESCRIPTORS).unwrap();
+    let messages: BTreeMap<String, _> = files
+        .file
+        .iter()
+        .flat_map(|file| file.message_type.iter().map(move |it| (file, it)))
+        .map(|(file, it)| (format!(".{}.{}", file.package(), it.name()), it))
+        .collect();
+    let services = files.file.iter().flat_map(|file| &file.service);
+    let ours = services.filter(|it| {
+        let (ours, _) = methods();
+        ours.iter()
+            .any(|path| path.contains(&format!(".{}/", it.name())))
+    });
+    let mut waiting: Vec<String> = ours
+        .flat_map(|it| &it.method)
+        .map(|method| method.output_type().to_owned())
+        .collect();
+    let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(name) = waiting.pop() {
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        let message = messages.get(&name).unwrap();
+        for field in &message.field {
+            let kind = field.r#type();
+            if kind == Type::Message {
+                waiting.push(field.type_name().to_owned());
+            } else if kind == Type::Bytes || kind == Type::String && field.name().contains("token")
+            {
+                found.insert(format!("{}.{}", message.name(), field.name()));
+            }
+        }
+    }
+    found
+}
+
+/// There is no way to read a value back: what is handed out at all is new, public, or encrypted.
+#[test]
+fn no_answer_has_room_for_a_value() {
+    let expected = [
+        "CreateTokenResponse.token",
+        "ExportResponse.vault",
+        "InitResponse.admin_token",
+        "ProposeResponse.lock",
+        // The lock.
+        "Signed.payload",
+        "Signed.signature",
+    ];
+    assert_eq!(handed_out(), expected.map(str::to_owned).into());
 }
 
 /// The code that an empty request to `method` gets.
@@ -100,6 +158,17 @@ async fn without_the_admin_token_nothing_is_answered_but_what_is_open() {
     }
     let refused = broker.audit.entry("manage.refused").await;
     assert_eq!(refused["reason"], "wrong_token");
+    // Whoever gave one is told what to do about it; whoever gave none is told nothing but that.
+    let said = async |token: &str| {
+        let refused = broker.vault(token).await.list(ListRequest {}).await;
+        refused.unwrap_err().message().to_owned()
+    };
+    assert_eq!(said("").await, "this needs the vault's admin token");
+    let wrong = said("blyadmin_guess").await;
+    assert!(
+        wrong.contains("`bailey vault rotate-admin-token`"),
+        "{wrong}"
+    );
 }
 
 #[tokio::test]
@@ -338,4 +407,74 @@ async fn the_generated_clients_reach_both_services() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_lock_is_awaited_until_whoever_says_by_which_it_goes_has_taken_it() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    let policy = broker.mesh(Service::Policy);
+    let mut presence = PresenceServiceClient::new(policy.channel(Service::Broker));
+    let mut says = async |serial| {
+        let beat = BeatRequest {
+            readiness: Readiness::Ready.into(),
+            lock_serial: Some(serial),
+            ..BeatRequest::default()
+        };
+        presence.beat(beat).await.unwrap();
+    };
+    says(6).await;
+    let mut lock = broker.lock(&admin).await;
+    let mut taken = async |wait_ms| {
+        let asked = AwaitLockRequest { serial: 7, wait_ms };
+        lock.await_lock(asked).await.unwrap().into_inner()
+    };
+    assert_eq!(taken(0).await.behind, ["policy"]);
+    let (waited, ()) = tokio::join!(taken(20_000), says(7));
+    assert_eq!(waited.behind, Vec::<String>::new());
+    // Of whom nothing was heard, nothing is said.
+    assert_eq!(waited.unheard, ["engine", "scheduler", "egress-proxy"]);
+}
+
+#[tokio::test]
+async fn what_is_to_be_kept_is_never_made_and_a_name_nearby_is_said() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.grant_demo_key(&admin, "hunter2").await;
+    let set = |name: &str| SetSecretRequest {
+        name: name.into(),
+        existing: true,
+        pattern: "auto".into(),
+        ..SetSecretRequest::default()
+    };
+    let mut vault = broker.vault(&admin).await;
+    let refused = vault.set_secret(set("demo_kay")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let said =
+        "there is no secret demo_kay (did you mean demo_key?); `bailey vault list` lists them";
+    assert_eq!(refused.message(), said);
+    vault.set_secret(set("demo_key")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vault_that_was_lost_is_to_be_restored_and_a_new_stack_to_be_begun() {
+    let mut broker = Broker::start().await;
+    let status = async |broker: &Broker| {
+        let mut vault = broker.vault("").await;
+        let status = vault.status(StatusRequest {}).await.unwrap().into_inner();
+        (status.state, status.detail)
+    };
+    assert_eq!(status(&broker).await, ("no_vault".into(), String::new()));
+    let admin = broker.init().await;
+    broker.lock_greet(&admin).await;
+    broker.stop().await;
+    std::fs::remove_file(broker.stack.dir().join("data/broker/vault.age")).unwrap();
+    broker.start_again().await;
+    broker.says("vault.age is gone").await;
+    let (state, detail) = status(&broker).await;
+    let (first, last) = (detail.find("vault restore"), detail.find("vault init"));
+    assert!(
+        state == "no_vault" && first.is_some() && first < last,
+        "{detail}"
+    );
 }

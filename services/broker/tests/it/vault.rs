@@ -190,13 +190,16 @@ fn import(apply: bool) -> ImportSecretsRequest {
         secrets: vec![
             secret("demo_key", "canary-other", "greet"),
             secret("fresh", "canary-fresh", "fetch"),
-            secret("orphan", "canary-orphan", "nobody"),
         ],
-        principals: vec![ImportedPrincipal {
-            name: "fetch".into(),
-            kind: "plugin".into(),
-        }],
+        principals: vec![principal("fetch", "plugin")],
         apply,
+    }
+}
+
+fn principal(name: &str, kind: &str) -> ImportedPrincipal {
+    ImportedPrincipal {
+        name: name.into(),
+        kind: kind.into(),
     }
 }
 
@@ -228,7 +231,6 @@ async fn an_import_is_previewed_and_then_does_what_it_said() {
         .collect();
     assert!(skipped[0].contains("changed by `roll`"), "{skipped:?}");
     assert_eq!(skipped[1], "");
-    assert!(skipped[2].contains("not registered"), "{skipped:?}");
     assert_eq!(done.registered, ["fetch"]);
     // Of the plugins nothing is missing; the upstream of the configuration has no key yet.
     let [missing] = done.missing.as_slice() else {
@@ -247,6 +249,56 @@ async fn an_import_is_previewed_and_then_does_what_it_said() {
             .any(|entry| entry.to_string().contains("imported"))
     );
     assert!(!logged().contains("canary-fresh"));
+}
+
+#[tokio::test]
+async fn an_import_for_somebody_who_cannot_be_a_principal_does_nothing_and_names_each() {
+    let broker = Broker::start().await;
+    let admin = broker.init().await;
+    broker.grant_demo_key(&admin, "hunter2").await;
+    broker.lock_greet(&admin).await;
+    let mut vault = broker.vault(&admin).await;
+    let before = vault.list(ListRequest {}).await.unwrap().into_inner();
+    let wrong = |apply| {
+        let mut asked = import(apply);
+        let orphan = ImportedSecret {
+            name: "orphan".into(),
+            value: b"canary-orphan".to_vec().into(),
+            grant_to: vec!["nobody".into()],
+            description: String::new(),
+        };
+        asked.secrets.push(orphan);
+        asked.principals.push(principal("greet", "consumer"));
+        asked
+    };
+    let preview = vault.import_secrets(wrong(false)).await;
+    let preview = preview.unwrap().into_inner();
+    assert!(preview.secrets[2].skipped.contains("not registered"));
+    let said = preview.missing[0].clone();
+    for refused in [
+        said,
+        vault
+            .import_secrets(wrong(true))
+            .await
+            .unwrap_err()
+            .message()
+            .to_owned(),
+    ] {
+        for part in [
+            "nothing is imported",
+            "the principal greet is registered already, as a plugin (active)",
+            "orphan: the principal nobody is not registered",
+        ] {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
+    }
+    let after = vault.list(ListRequest {}).await.unwrap().into_inner();
+    assert_eq!(after, before);
+    let denied = broker.audit.entry("vault.refused").await;
+    assert_eq!(
+        (&denied["operation"], &denied["reason"]),
+        (&"import".into(), &"not_admitted".into())
+    );
 }
 
 fn verify(token: &str) -> VerifyTokenRequest {
@@ -319,6 +371,29 @@ async fn a_vault_that_is_earlier_than_the_lock_in_force_is_told() {
     // Locked again, the vault has caught up.
     broker.lock_greet(&admin).await;
     broker.no_longer_says("earlier").await;
+}
+
+/// One that was signed and not written, or an earlier one that somebody put back: no job runs, and that must be said.
+#[tokio::test]
+async fn a_lock_that_is_earlier_than_the_last_signed_one_is_told() {
+    let mut broker = Broker::start().await;
+    let admin = broker.init().await;
+    let path = broker.stack.config_dir().join("bailey.lock");
+    broker.lock_greet(&admin).await;
+    broker.no_longer_says("every job waits").await;
+    let first = std::fs::read(&path).unwrap();
+    let last = broker.lock_greet(&admin).await.serial;
+    broker.no_longer_says("every job waits").await;
+    std::fs::write(&path, &first).unwrap();
+    broker.restart().await;
+    let told = format!("bailey.lock has serial 1, but {last} was signed, so every job waits");
+    broker.says(&told).await;
+    broker.says("`bailey plugin lock --all`").await;
+    // Signed and in no file is no better.
+    broker.signed_only(&admin).await;
+    broker.says("but 3 was signed, so every job waits").await;
+    broker.lock_greet(&admin).await;
+    broker.no_longer_says("every job waits").await;
 }
 
 #[tokio::test]

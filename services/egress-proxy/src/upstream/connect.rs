@@ -3,10 +3,10 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bailey_config::Upstream;
 use bailey_config::upstream::Authorities;
@@ -63,6 +63,8 @@ pub(crate) struct Line {
     cut: CancellationToken,
     /// Whether something waits for the other end to take it.
     waits: Arc<AtomicBool>,
+    /// When it last took something of a request.
+    wrote: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Line {
@@ -74,6 +76,16 @@ impl Line {
     /// Whether something waits for the other end to take it.
     pub(crate) fn waits(&self) -> bool {
         self.waits.load(Ordering::Acquire)
+    }
+
+    /// Whether it was given something of a request since `then`, of which it may have taken a part also where it failed. One request at a time is on it.
+    pub(crate) fn wrote_since(&self, then: Instant) -> bool {
+        let wrote = *self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+        wrote.is_some_and(|wrote| wrote >= then)
+    }
+
+    fn wrote_now(&self) {
+        *self.wrote.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
@@ -257,6 +269,7 @@ impl Link {
             address,
             cut: CancellationToken::new(),
             waits: Arc::default(),
+            wrote: Arc::default(),
         };
         Self {
             stream,
@@ -299,6 +312,10 @@ impl AsyncWrite for Link {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.uncut(cx)?;
+        // Before it is: a connection may take some of it and fail then, and whoever looks meanwhile must not read that nothing was sent.
+        if !bytes.is_empty() {
+            self.line.wrote_now();
+        }
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.sent(polled)
     }
@@ -320,6 +337,31 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_taken_before_a_request_is_not_of_it() {
+        let (stream, _other) = tokio::io::duplex(64);
+        let mut link = Link::new(Box::new(stream), IpAddr::from([127, 0, 0, 1]));
+        let known = link.line.clone();
+        let first = Instant::now();
+        assert!(!known.wrote_since(first));
+        link.write_all(b"one").await.unwrap();
+        assert!(known.wrote_since(first));
+        let second = Instant::now();
+        assert!(!known.wrote_since(second));
+        link.write_all(b"another").await.unwrap();
+        assert!(known.wrote_since(second));
+    }
+
+    #[tokio::test]
+    async fn what_a_failing_connection_was_given_may_have_been_sent() {
+        let (stream, other) = tokio::io::duplex(64);
+        let mut link = Link::new(Box::new(stream), IpAddr::from([127, 0, 0, 1]));
+        let (known, begun) = (link.line.clone(), Instant::now());
+        drop(other);
+        assert!(link.write_all(b"one").await.is_err());
+        assert!(known.wrote_since(begun));
+    }
 
     #[tokio::test]
     async fn a_connection_is_cut_whatever_it_waits_for() {

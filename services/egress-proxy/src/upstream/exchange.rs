@@ -178,7 +178,7 @@ impl Upstreams {
         let live = Arc::clone(&admitted.live);
         let (request, connection) = request(&live, &mut admitted.asked, key.as_ref(), body);
         record.connection = Some(connection);
-        record.key_sent = key.is_some();
+        record.keyed = key.is_some().then(Instant::now);
         let progress = Arc::clone(&admitted.progress);
         let answered = async {
             let answer = live.client.request(request).await;
@@ -277,7 +277,7 @@ impl Upstreams {
             method: admitted.asked.method.clone(),
             connection: None,
             progress: Arc::clone(&admitted.progress),
-            key_sent: false,
+            keyed: None,
             status: None,
             received_bytes: 0,
             returned: [0, 0],

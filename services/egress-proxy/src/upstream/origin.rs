@@ -1,15 +1,13 @@
 //! Who asked for a check. The engine only carries what the broker has signed: it can leave it out, but neither make it up, nor use it twice, nor
 //! for anything else.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bailey_config::Upstream;
 use bailey_proto::egress::v1::RequestHead;
 use bailey_proto::trust::v1::Signed;
 use bailey_service::Context;
-use bailey_trust::{Asked, Origin, VerifyingKey, verify};
+use bailey_trust::{Asked, Consumed, Origin, VerifyingKey, verify};
 use bailey_types::{Clock, OriginId, Service, Timestamp};
 
 use super::failure::Why;
@@ -26,9 +24,7 @@ const TOKEN: &str = "token:";
 pub(crate) struct Origins {
     broker: VerifyingKey,
     clock: Clock,
-    /// What is older is refused: whether it was used before is not known any more.
-    started: Timestamp,
-    used: Mutex<HashMap<OriginId, Timestamp>>,
+    used: Consumed<OriginId>,
 }
 
 /// Who asked for a check.
@@ -40,11 +36,15 @@ pub(crate) struct Principal {
 
 impl Origins {
     pub(crate) fn new(ctx: &Context) -> Self {
+        Self::by(ctx.trust.signing.broker, ctx.clock.clone())
+    }
+
+    fn by(broker: VerifyingKey, clock: Clock) -> Self {
+        let used = Consumed::new(clock.clone());
         Self {
-            broker: ctx.trust.signing.broker,
-            clock: ctx.clock.clone(),
-            started: ctx.clock.now(),
-            used: Mutex::default(),
+            broker,
+            clock,
+            used,
         }
     }
 
@@ -82,26 +82,105 @@ impl Origins {
             return Err("it does not name a token".into());
         }
         let now = self.clock.now();
-        let from = now.minus(GOOD_FOR).max(self.started);
-        if origin.issued_at < from || origin.issued_at > now.plus(GRACE) {
-            return Err("it is not of the last minute, or older than this process".into());
+        if origin.issued_at < now.minus(GOOD_FOR) || origin.issued_at > now.plus(GRACE) {
+            return Err("it is not of the last minute".into());
         }
         Ok(origin)
     }
 
     /// Uses up the origin that `principal` is from.
     pub(crate) fn take(&self, principal: &Principal) -> Result<(), Why> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let still = self.clock.now().minus(GOOD_FOR + GRACE);
-        used.retain(|_, issued_at| *issued_at >= still);
-        if used.insert(principal.origin, principal.issued_at).is_some() {
-            return Err(Why::Origin("it was used before".to_owned()));
-        }
-        Ok(())
+        let issued_at = principal.issued_at;
+        let expires_at = issued_at.plus(GOOD_FOR);
+        let used = self.used.consume(principal.origin, issued_at, expires_at);
+        used.map_err(|why| Why::Origin(why.to_string()))
     }
 }
 
 /// Whether `head` asks for what a check of `upstream` is, and nothing else.
 pub(crate) fn is_check(head: &RequestHead, upstream: &Upstream) -> bool {
     head.method == "GET" && head.path == upstream.check && head.headers.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use bailey_trust::{SigningKey, sign};
+
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    struct World {
+        broker: SigningKey,
+        clock: Clock,
+        origins: Origins,
+    }
+
+    impl World {
+        /// A process that has run for an hour.
+        fn new() -> Self {
+            let (broker, clock) = (SigningKey::generate(), Clock::fixed(START));
+            let origins = Origins::by(broker.verifying_key(), clock.clone());
+            clock.pass(HOUR);
+            Self {
+                broker,
+                clock,
+                origins,
+            }
+        }
+
+        /// The head of a check that the broker lets somebody ask for now.
+        fn head(&self) -> RequestHead {
+            let origin = Origin {
+                id: OriginId::new(),
+                principal: "token:ops".to_owned(),
+                asked: Asked::Check {
+                    upstream: "api".parse().unwrap(),
+                },
+                scopes: Vec::new(),
+                issued_at: self.clock.now(),
+            };
+            RequestHead {
+                upstream: "api".to_owned(),
+                origin: Some(sign(&origin, &self.broker).unwrap()),
+                ..RequestHead::default()
+            }
+        }
+
+        fn uses(&self, head: &RequestHead) -> Result<(), Why> {
+            let principal = self.origins.principal(Service::Engine, head)?;
+            self.origins.take(&principal.unwrap())
+        }
+    }
+
+    #[test]
+    fn an_origin_is_good_once_whatever_the_clock_is_set_to() {
+        let world = World::new();
+        let made = world.clock.now();
+        let head = world.head();
+        assert!(world.uses(&head).is_ok());
+        for set in [made.plus(HOUR), made.minus(4 * HOUR), made] {
+            world.clock.set(set);
+            assert!(world.uses(&head).is_err(), "{set}");
+            // And what is asked for then is good at once.
+            assert!(world.uses(&world.head()).is_ok(), "{set}");
+        }
+    }
+
+    #[test]
+    fn an_origin_of_an_earlier_process_is_refused() {
+        let world = World::new();
+        let head = world.head();
+        world.clock.pass(Duration::from_secs(1));
+        let later = Origins::by(world.broker.verifying_key(), world.clock.clone());
+        let principal = later.principal(Service::Engine, &head).unwrap().unwrap();
+        let refused = later.take(&principal).unwrap_err().to_string();
+        assert!(
+            refused.contains("before this process was started"),
+            "{refused}"
+        );
+        let principal = later.principal(Service::Engine, &world.head()).unwrap();
+        assert!(later.take(&principal.unwrap()).is_ok());
+    }
 }

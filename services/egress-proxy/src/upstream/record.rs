@@ -28,7 +28,8 @@ pub(crate) struct Record {
     /// Unset until the request was handed over.
     pub(crate) connection: Option<CaptureConnection>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) key_sent: bool,
+    /// When a request that holds the key was about to be handed to a connection.
+    pub(crate) keyed: Option<Instant>,
     pub(crate) status: Option<u16>,
     pub(crate) received_bytes: u64,
     /// How often the key came back: in the head, in the body so far.
@@ -93,6 +94,13 @@ impl Record {
     }
 }
 
+/// Whether a byte of a request that holds the key was handed to the connection. Before there is one, and while it only shakes hands, none was.
+fn key_sent(keyed: Option<Instant>, line: Option<&Line>) -> bool {
+    keyed
+        .zip(line)
+        .is_some_and(|(keyed, line)| line.wrote_since(keyed))
+}
+
 /// Ends what an exchange sends. An answer may be whole before the request is: without this the connection's driver would go on with it, unseen and
 /// unbounded.
 fn end(progress: &Progress, line: Option<&Line>, ended_well: bool) {
@@ -132,10 +140,10 @@ impl Drop for Record {
             "client": client,
             "principal": self.principal,
             "host": host,
-            "address": line.map(|line| line.address.to_string()),
+            "address": line.as_ref().map(|line| line.address.to_string()),
             "method": self.method.as_str(),
             "status": self.status,
-            "key_sent": self.key_sent,
+            "key_sent": key_sent(self.keyed, line.as_ref()),
             "key_returned": self.returned.iter().sum::<u64>(),
             "sent_bytes": sent,
             "received_bytes": received,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bailey_proto::egress::v1::RequestHead;
 use bailey_types::Service;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -12,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::exchange::{Outside, failed, head, of_body, of_head};
-use crate::script::answer;
+use crate::exchange::{HOST, Outside, failed, head, of_body, of_head};
+use crate::script::{Scripted, Step, answer};
+use crate::server::Authority;
 use crate::world::PUBLIC;
 
 /// What takes longer than this will not happen.
@@ -150,5 +152,39 @@ async fn what_ends_before_it_is_sent_is_on_record_too() {
     let kinds: Vec<_> = entries.iter().map(|(kind, _)| kind.as_str()).collect();
     let expected = ["upstream.refused", "upstream.closed", "upstream.refused"];
     assert_eq!(kinds, expected);
+    outside.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_counts_as_sent_once_a_connection_took_something_of_the_request() {
+    let outside = Outside::keyed("", |_| vec![Step::Close]).await;
+    let beyond = &outside.world.beyond;
+    let trusted = outside.server.address;
+    // Its name is not found
+    beyond.name(HOST, &[]);
+    assert!(outside.get("").await.is_err());
+    // Nobody listens
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    beyond.serve(HOST, 443, gone.local_addr().unwrap());
+    drop(gone);
+    assert!(outside.get("").await.is_err());
+    // Somebody else does
+    let other = Authority::new();
+    let other = Scripted::start(Some(other.acceptor(&[HOST])), |_| answer("200 OK", b"")).await;
+    beyond.stand(PUBLIC, 443, other.address);
+    assert!(outside.get("").await.is_err());
+    // The upstream itself, which hangs up without an answer
+    beyond.stand(PUBLIC, 443, trusted);
+    assert!(outside.get("").await.is_err());
+    assert_eq!(outside.vault.asked.lock().unwrap().len(), 4);
+    assert_eq!(outside.server.heard.lock().unwrap().len(), 1);
+    let entries = outside.world.audited(4).await;
+    let sent: Vec<_> = entries
+        .iter()
+        .map(|(kind, fields)| (kind.as_str(), &fields["status"], &fields["key_sent"]))
+        .collect();
+    let closed = |sent: &'static Value| ("upstream.closed", &Value::Null, sent);
+    let (no, yes) = (&Value::Bool(false), &Value::Bool(true));
+    assert_eq!(sent, [no, no, no, yes].map(closed), "{entries:?}");
     outside.world.stop().await;
 }

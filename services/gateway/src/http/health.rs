@@ -21,6 +21,9 @@ use crate::view::View;
 /// A service that was not heard for this long is stale: three beats.
 const STALE: Duration = Duration::from_secs(30);
 
+/// How long a service may take to say how it is. All are asked side by side, so that no answer about the stack takes longer than this.
+const ASKED: Duration = Duration::from_millis(1500);
+
 /// How the stack is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
@@ -81,13 +84,9 @@ pub async fn healthz(
     Extension(view): Extension<Arc<View>>,
     headers: HeaderMap,
 ) -> (StatusCode, Json<Health>) {
-    let mut health = read(&state, &view).await;
-    let warnings = health.warnings.take();
-    // A token that is wrong is none: whoever watches the stack's health must not depend on one.
-    if headers.contains_key(header::AUTHORIZATION)
-        && auth::reader(&state, &headers, scopes::ANY).await.is_ok()
-    {
-        health.warnings = warnings;
+    let (mut health, known) = tokio::join!(read(&state, &view), is_known(&state, &headers));
+    if !known {
+        health.warnings = None;
     }
     let status = if health.status == "ok" {
         StatusCode::OK
@@ -97,19 +96,35 @@ pub async fn healthz(
     (status, Json(health))
 }
 
+/// Whether it is somebody with a token. One that is wrong is none, as is one that nobody can check now: whoever watches the stack's health must
+/// not depend on it.
+async fn is_known(state: &State, headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        && in_time(auth::reader(state, headers, scopes::ANY))
+            .await
+            .is_some()
+}
+
+/// What was answered, if it was, and in time.
+pub(super) async fn in_time<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
+    tokio::time::timeout(ASKED, asked).await.ok()?.ok()
+}
+
 /// Asks broker and engine; what does not answer is a trouble, not an error. It tells the warnings too, which are not for everybody.
 pub async fn read(state: &State, view: &View) -> Health {
     let (mut presence, mut query) = (state.presence(), state.query());
     let (roll, status, catalogue) = tokio::join!(
-        presence.roll(broker::RollRequest {}),
-        query.status(engine::StatusRequest {}),
-        state.catalogue(),
+        in_time(presence.roll(broker::RollRequest {})),
+        in_time(query.status(engine::StatusRequest {})),
+        in_time(state.catalogue()),
     );
     let mut troubles = Vec::new();
-    if roll.is_err() {
-        troubles.push("the broker does not answer".to_owned());
+    let roll = roll.map(tonic::Response::into_inner);
+    let heard = roll.is_some();
+    if !heard {
+        troubles
+            .push("the broker does not answer, and only it knows how the others are".to_owned());
     }
-    let roll = roll.map(tonic::Response::into_inner).ok();
     let api_posture = roll
         .as_ref()
         .map_or("unknown", |roll| &roll.posture)
@@ -121,16 +136,16 @@ pub async fn read(state: &State, view: &View) -> Health {
     let roll = roll.unwrap_or_default();
     let warnings = [view.warnings.as_slice(), &roll.missing].concat();
     let services = services(&roll.services, state.now());
-    let starting = services
-        .iter()
+    // Without the roll nothing is said of anybody.
+    let told = services.iter().filter(|_| heard);
+    let starting = told
+        .clone()
         .any(|service| matches!(service.state, "starting" | "unknown"));
     troubles.extend(
-        services
-            .iter()
-            .filter(|service| service.state != "ready")
+        told.filter(|service| service.state != "ready")
             .map(describe),
     );
-    let engine = status.map(tonic::Response::into_inner).ok();
+    let engine = status.map(tonic::Response::into_inner);
     troubles.extend(engine_troubles(engine.as_ref()));
     let engine = engine.unwrap_or_default();
     let status = match (troubles.is_empty(), starting) {

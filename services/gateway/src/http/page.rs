@@ -88,8 +88,9 @@ async fn page(state: &State, view: &View) -> Result<Response, Problem> {
         ..engine::ListJobsRequest::default()
     };
     let mut query = state.query();
-    let (health, jobs) = tokio::join!(health::read(state, view), query.list_jobs(request));
-    // Without the engine the page still says so, which is what it is for.
+    let jobs = health::in_time(query.list_jobs(request));
+    let (health, jobs) = tokio::join!(health::read(state, view), jobs);
+    // Without the engine the page still says so, and soon, which is what it is for.
     let jobs = jobs
         .map(|answer| answer.into_inner().jobs)
         .unwrap_or_default();

@@ -116,6 +116,22 @@ async fn a_plugin_that_has_changed_is_told_without_a_call() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_folder_is_about_the_lock_that_it_goes_by() {
+    let mut policy = TestPolicy::start_unlocked().await;
+    let dir = folder(&policy);
+    policy.stack.write_lock(&sealed(5, &dir));
+    fs::write(dir.join("run.py"), "SEALED").unwrap();
+    policy.restart().await;
+    let mut presence = policy.presence();
+    let changed = presence.wait_for(|now| now.detail.contains("has changed"));
+    changed.await.unwrap();
+    // When the changed folder is locked, then whoever waits for that lock is not told to lock it.
+    policy.stack.write_lock(&sealed(6, &dir));
+    let taken = presence.wait_for(|now| now.lock_serial == Some(6));
+    assert_eq!(taken.await.unwrap().detail, "");
+}
+
+#[tokio::test]
 async fn files_that_differ_from_the_lock_are_told_and_change_nothing() {
     let mut policy = TestPolicy::start().await;
     let mut presence = policy.presence();
@@ -136,6 +152,33 @@ async fn files_that_differ_from_the_lock_are_told_and_change_nothing() {
         .await
         .unwrap();
     policy.allowed(policy.call("poll", "{}")).await;
+}
+
+#[tokio::test]
+async fn which_lock_it_goes_by_is_said_once_what_it_says_is_about_that_one() {
+    let mut policy = TestPolicy::start().await;
+    let mut presence = policy.presence();
+    presence
+        .wait_for(|now| now.lock_serial == Some(5))
+        .await
+        .unwrap();
+    // Given a configuration that differs from the lock, as policy says,
+    let edited = format!("{CONFIG}# edited\n");
+    policy.stack.write_config("config.yaml", &edited);
+    policy.restart().await;
+    let mut presence = policy.presence();
+    presence
+        .wait_for(|now| now.lock_serial == Some(5) && !now.detail.is_empty())
+        .await
+        .unwrap();
+    // when it is locked, then nothing is said of that any more as soon as policy goes by that lock; which is long before it looks at the files again.
+    let mut next = lock(6);
+    next.config_files.insert("config.yaml".into(), edited);
+    policy.stack.write_lock(&next);
+    let taken = presence.wait_for(|now| now.lock_serial == Some(6));
+    let taken = tokio::time::timeout(std::time::Duration::from_secs(3), taken);
+    let taken = taken.await.unwrap().unwrap().clone();
+    assert_eq!(taken.detail, "");
 }
 
 async fn ask(policy: &TestPolicy, plugin: &str) -> Result<PoolGrant, String> {

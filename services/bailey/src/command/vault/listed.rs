@@ -67,8 +67,9 @@ pub(super) async fn describe(home: &Home, args: &SecretArg, out: &mut Out) -> an
     };
     let values = match &secret.recipe {
         Some(recipe) => format!(
-            "made by the broker: {} characters, {}",
-            recipe.length, recipe.alphabet
+            "made by the broker: {}, {}",
+            count(recipe.length, "character"),
+            recipe.alphabet
         ),
         None => "given by the operator".to_owned(),
     };
@@ -76,7 +77,7 @@ pub(super) async fn describe(home: &Home, args: &SecretArg, out: &mut Out) -> an
     out.line(format_args!("status      {}", secret.status));
     out.line(format_args!("for         {for_whom}"));
     out.line(format_args!("values      {values}"));
-    let rolled = count(secret.roll_count.into(), "time");
+    let rolled = count(secret.roll_count, "time");
     out.line(format_args!("rolled      {rolled}"));
     out.line(format_args!("made        {}", time(secret.created_at_ms)));
     out.line(format_args!("changed     {}", time(secret.updated_at_ms)));

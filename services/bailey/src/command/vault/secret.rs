@@ -1,12 +1,14 @@
 //! `bailey vault set|roll|revoke`.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bailey_proto::management::v1::{
     Recipe, RevokeSecretRequest, RollSecretRequest, SetSecretRequest, SetSecretResponse,
 };
 use bailey_types::SecretName;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -16,6 +18,9 @@ use crate::cli::vault::{Alphabet, SecretArg, SetArgs};
 use crate::home::Home;
 use crate::manage::{Admin, refused};
 use crate::output::{Done, Out, count};
+
+/// How long a value may keep its reader waiting that is not wanted: a pipe that nobody writes to has no end.
+const GIVEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Largest value; the broker's limit too.
 const MAX_VALUE_BYTES: u64 = 64 << 10;
@@ -41,6 +46,7 @@ pub(super) async fn set(home: &Home, args: SetArgs, out: &mut Out) -> anyhow::Re
         description: args.description,
         pattern: pattern.to_owned(),
         recipe: recipe(args.length, args.alphabet),
+        existing: args.keep_value,
     };
     let answer = client.set_secret(admin.request(request)).await;
     let SetSecretResponse {
@@ -80,12 +86,15 @@ pub(super) async fn roll(home: &Home, args: &SecretArg, out: &mut Out) -> anyhow
     let known = secrets
         .iter()
         .find(|secret| secret.name == args.name.as_str());
+    let known = known.filter(|secret| secret.status == "active");
     // Nobody is asked for a value that is not needed, or would be refused.
-    let typed = known.is_some_and(|secret| secret.pattern == "manual" && secret.status == "active");
-    let value = if typed {
-        value(&args.name)?
-    } else {
-        Zeroizing::default()
+    let value = match known.map(|secret| secret.pattern.as_str()) {
+        Some("manual") => value(&args.name)?,
+        Some(_) => {
+            none_given(&args.name)?;
+            Zeroizing::default()
+        }
+        None => Zeroizing::default(),
     };
     let request = RollSecretRequest {
         name: args.name.to_string(),
@@ -94,9 +103,20 @@ pub(super) async fn roll(home: &Home, args: &SecretArg, out: &mut Out) -> anyhow
     let rolled = client.roll_secret(admin.request(request)).await;
     let rolled = rolled.map_err(refused("broker"))?.into_inner();
     let (name, times) = (args.name.to_string(), rolled.roll_count);
-    let so_far = count(times.into(), "time");
-    let sentence = format!("the secret {name} has a new value ({so_far} so far)");
-    let json = json!({ "outcome": rolled.outcome, "name": name, "roll_count": times });
+    let so_far = count(times, "time");
+    // Whoever gave a value too late to be refused must not take it for the secret's.
+    let (made_by, told) = if value.is_empty() {
+        (
+            "broker",
+            format!("the broker made a new value of the secret {name}"),
+        )
+    } else {
+        ("operator", format!("the secret {name} has the new value"))
+    };
+    let sentence = format!("{told} (rolled {so_far} so far)");
+    let json = json!({
+        "outcome": rolled.outcome, "name": name, "made_by": made_by, "roll_count": times,
+    });
     out.told(home, &json, sentence)?;
     Ok(Done::Well)
 }
@@ -111,6 +131,39 @@ pub(super) async fn revoke(home: &Home, args: &SecretArg, out: &mut Out) -> anyh
     let sentence = format!("the secret {name} is revoked: its value is forgotten");
     out.told(home, &json!({ "outcome": outcome, "name": name }), sentence)?;
     Ok(Done::Well)
+}
+
+/// Refuses a value that the broker would not take: whoever gives one must not believe that it is the secret's now.
+fn none_given(name: &SecretName) -> anyhow::Result<()> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Ok(());
+    }
+    let end = Instant::now() + GIVEN_WITHIN;
+    let mut start = Vec::new();
+    // More than one line's end is a value, as it would be of another secret.
+    while start.len() <= 2 {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).context("waiting for standard input")?;
+        let mut looked_at = [PollFd::new(&stdin, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut looked_at, Some(&left)));
+        if ready.context("waiting for standard input")? == 0 {
+            break; // Open and silent, as cron and ssh leave it.
+        }
+        let mut byte = [0];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&stdin, &mut byte));
+        if read.context("reading standard input")? == 0 {
+            break;
+        }
+        start.extend(byte);
+    }
+    if matches!(start.as_slice(), b"" | b"\n" | b"\r\n") {
+        return Ok(());
+    }
+    Err(Misconfigured(format!(
+        "the broker makes the values of {name}, and the one that was given is not used; nothing was changed. `bailey vault roll {name} </dev/null` makes a new one; to give your own from now on: `bailey vault set {name} --keep-value --manual`, then the same again"
+    ))
+    .into())
 }
 
 /// From a prompt where somebody sits, else from standard input without the newline at its end.

@@ -91,7 +91,7 @@ fn the_starter_configuration_fits_the_first_party_plugins() {
                 };
                 check(sources, &mut problems);
             }
-            None => problems.push(not_found(&config, name, plugin)),
+            None => problems.push(not_found(&config, name, plugin, &Discovery::default())),
         }
     }
     assert_eq!(problems, Vec::<String>::new());

@@ -6,6 +6,9 @@ use super::*;
 
 const MANIFEST: &str = "manifest_spec: ductile.plugin\nmanifest_version: 1\nname: greet\nversion: '1'\nprotocol: 2\nentrypoint: run.py\ncommands: [{name: poll, type: read}]";
 
+/// A configuration that nothing is to be said about.
+const QUIET: &str = "accounts: {default: {}, untrusted: {}}";
+
 fn locked(files: &[(&str, u8)]) -> LockedPlugin {
     let proposed = ProposedPlugin {
         manifest: Manifest::parse(MANIFEST).unwrap(),
@@ -96,15 +99,15 @@ fn a_change_is_told_file_by_file_and_grant_by_grant() {
             ("echo", locked(&[])),
             ("gone", locked(&[])),
         ],
-        &[("config.yaml", "a")],
+        &[("config.yaml", QUIET)],
     );
     let mut changed = locked(&[("run.py", 2), ("new.py", 1)]);
     changed.proposed.egress = vec!["example.com:443".into()];
     let after = lock(
         &[("greet", changed), ("echo", locked(&[]))],
-        &[("config.yaml", "b")],
+        &[("config.yaml", &format!("{QUIET}\n"))],
     );
-    let expected = "Lock 7 would change:\n~ configuration config.yaml\n- plugin gone\n~ plugin greet\n    + new.py\n    - old.py\n    ~ run.py\n      egress none -> example.com:443 (16 connections at once, 1048576 KiB a call, 600 s each)\n      rating 8 of 8 -> 7 of 8: reaches 1 host\n= 1 plugins as they are\n";
+    let expected = "Lock 7 would change:\n~ configuration config.yaml\n- plugin gone\n~ plugin greet\n    + new.py\n    - old.py\n    ~ run.py\n      egress none -> example.com:443 (16 connections at once, 1048576 KiB a call, 600 s each)\n      rating 8 of 8 -> 7 of 8: reaches 1 host\n= 1 plugin as it is\n";
     assert_eq!(shown(Some(&before), &after), expected);
 }
 
@@ -208,10 +211,7 @@ fn what_the_configuration_allows_is_said_before_it_is_signed() {
     let after = lock(&[], &[("config.yaml", credentialed)]);
     let text = shown(None, &after);
     assert!(text.contains("\n! CREDENTIALED: the account ops"), "{text}");
-    let quiet = lock(
-        &[],
-        &[("config.yaml", "accounts: {default: {}, untrusted: {}}")],
-    );
+    let quiet = lock(&[], &[("config.yaml", QUIET)]);
     assert!(!shown(None, &quiet).contains('!'));
 }
 
@@ -233,4 +233,14 @@ fn a_host_path_that_was_exchanged_is_told_though_its_name_is_the_same() {
         "{text}"
     );
     assert!(preview(Some(&with(2)), &with(2)).is_empty());
+}
+
+#[test]
+fn a_locked_configuration_that_cannot_be_read_is_not_taken_for_one_without_upstreams() {
+    let upstream = "upstreams:\n  model: {url: \"https://api.example.com\"}";
+    let before = lock(&[], &[("config.yaml", "of another version")]);
+    let after = lock(&[], &[("config.yaml", &format!("{QUIET}\n{upstream}"))]);
+    let text = shown(Some(&before), &after);
+    assert!(text.contains("+ upstream model\n"), "{text}");
+    assert!(text.contains("shown as if they were new"), "{text}");
 }

@@ -315,3 +315,52 @@ fn a_vault_that_does_not_say_who_wrote_it_is_taken_over_by_the_operator_alone() 
         "{refused:#}"
     );
 }
+
+#[test]
+fn what_is_said_of_the_admin_token_is_true_of_the_one_at_hand() {
+    // Given a copy of a stack's vault, and in its place a vault of another admin token, as an earlier or a foreign one is
+    let home = Home::new();
+    let copy = home.blob();
+    let vault = home.vault();
+    let replaced = |document: &mut Document| {
+        document.admin_token = Bearer::from("other".to_owned()).hash();
+        Ok(())
+    };
+    vault.change(replaced).unwrap();
+    drop(vault);
+    let said = |replace| {
+        home.restore_with(Consent::Asked, &input(None, &copy), replace)
+            .unwrap()
+    };
+    let at_hand = home.secret("cli/admin.token");
+    // when the token at hand is that of the copy, of the vault that is there, or missing, then that is what is said;
+    let cases = [
+        (
+            Some("admin"),
+            "  good: the admin token in secrets/cli/admin.token, which the vault that is there does not know",
+        ),
+        (Some("other"), "that one opens nothing then"),
+        (None, "there is none in secrets/cli/admin.token"),
+    ];
+    for (token, expected) in cases {
+        let _ = std::fs::remove_file(&at_hand);
+        if let Some(token) = token {
+            std::fs::write(&at_hand, format!("{token}\n")).unwrap();
+        }
+        let said = said(true);
+        assert!(said.contains(expected), "{token:?}: {said}");
+        assert!(!said.contains("earlier admin token"), "{said}");
+    }
+    // nothing of it where nothing changes, and all of it where there is nothing to compare with.
+    std::fs::write(&at_hand, "admin\n").unwrap();
+    let restored = home.restore(&input(None, &copy), true).unwrap();
+    let end = "restored 1 secret, 1 principal and 0 API tokens; the admin token is the one in secrets/cli/admin.token";
+    assert!(restored.ends_with(end), "{restored}");
+    assert!(!said(true).contains("admin token"));
+    std::fs::remove_file(home.places().vault_dir.join("vault.age")).unwrap();
+    let alone = said(false);
+    assert!(
+        alone.ends_with("  good: the admin token in secrets/cli/admin.token"),
+        "{alone}"
+    );
+}

@@ -8,7 +8,8 @@ use bailey_types::{PrincipalName, SecretName, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::vault::{
-    Alphabet, Document, Imported, Pattern, PrincipalKind, RecipeChange, Refused, SetSecret, Value,
+    Alphabet, Document, Imported, Pattern, PrincipalKind, RecipeChange, Refused, SetSecret,
+    Skipped, Value,
 };
 use crate::view::View;
 
@@ -43,6 +44,7 @@ pub(super) fn set_secret(request: wire::SetSecretRequest) -> Result<SetSecret, B
         description,
         pattern,
         recipe,
+        existing: _,
     } = request;
     let grants = principals(&grant_to)?;
     let pattern = match pattern.as_str() {
@@ -129,23 +131,37 @@ pub(super) fn import(request: wire::ImportSecretsRequest) -> Result<Import, Bad>
 }
 
 impl Import {
-    /// Does it to `document`, and says what the lock asks for and would not get then.
+    /// Does it to `document`, and says what the lock asks for and would not get then. One that names somebody who cannot be a principal here does
+    /// nothing, and says who and why, of each; a preview says so with the rest.
     pub(super) fn run(
         self,
         document: &mut Document,
         view: Option<&View>,
         now: Timestamp,
     ) -> Result<Outcome, Refused> {
-        let mut registered = Vec::new();
+        let (mut registered, mut wrong) = (Vec::new(), Vec::new());
         for (name, kind) in self.principals {
-            if document.register(name.clone(), kind)? {
-                registered.push(name);
+            match document.register(name.clone(), kind) {
+                Ok(true) => registered.push(name),
+                Ok(false) => {}
+                Err(why) => wrong.push(why.to_string()),
             }
         }
         let known = view.map(View::principals).unwrap_or_default();
         let (secrets, admitted) = document.import(self.secrets, &known, now);
         registered.extend(admitted);
-        let missing = view.map_or_else(Vec::new, |view| view.missing(document));
+        wrong.extend(secrets.iter().filter_map(|it| match &it.skipped {
+            Some(Skipped::Principal(why)) => Some(format!("{}: {why}", it.name)),
+            Some(Skipped::Itself(_)) | None => None,
+        }));
+        let mut missing = view.map_or_else(Vec::new, |view| view.missing(document));
+        if !wrong.is_empty() {
+            let refused = Refused::NotAdmitted(wrong);
+            if self.apply {
+                return Err(refused);
+            }
+            missing.insert(0, format!("as it is, {refused}"));
+        }
         let imported = secrets.iter().filter(|it| it.skipped.is_none());
         let granted = imported.filter_map(|it| {
             let secret = document.secrets.get(&it.name)?;

@@ -20,6 +20,19 @@ pub struct Rolled {
     pub skipped: Vec<SecretName>,
 }
 
+/// Those of `names` that somebody may have meant by `name`, nearest first.
+pub(super) fn near<'a, N: Clone + 'a>(
+    name: &str,
+    names: impl IntoIterator<Item = &'a N>,
+    text: impl Fn(&N) -> &str,
+) -> Vec<N> {
+    let likeness = |other: &N| strsim::jaro_winkler(name, text(other));
+    let names = names.into_iter();
+    let mut near: Vec<_> = names.filter(|other| likeness(other) > ALIKE).collect();
+    near.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+    near.into_iter().take(NEAR).cloned().collect()
+}
+
 impl Document {
     /// Makes a principal. `false`: it was there already.
     pub fn register(&mut self, name: PrincipalName, kind: PrincipalKind) -> Result<bool, Refused> {
@@ -58,6 +71,10 @@ impl Document {
             };
             registered.push((name.clone(), *kind));
         }
+        for (more, (name, _)) in registered.iter().enumerate() {
+            not_core(name)?;
+            room("principals", self.principals.len() + more)?;
+        }
         for (name, kind) in &registered {
             self.register(name.clone(), *kind)?;
         }
@@ -70,14 +87,8 @@ impl Document {
         name: &PrincipalName,
         known: &BTreeMap<PrincipalName, PrincipalKind>,
     ) -> Vec<PrincipalName> {
-        let likeness = |other: &PrincipalName| strsim::jaro_winkler(name.as_str(), other.as_str());
         let names: BTreeSet<_> = self.principals.keys().chain(known.keys()).collect();
-        let mut near: Vec<_> = names
-            .into_iter()
-            .filter(|other| likeness(other) > ALIKE)
-            .collect();
-        near.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
-        near.into_iter().take(NEAR).cloned().collect()
+        near(name.as_str(), names, PrincipalName::as_str)
     }
 
     /// From now on the principal gets nothing, and what runs in its name fails. `false`: it was revoked already.

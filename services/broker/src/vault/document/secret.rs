@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bailey_types::{PrincipalName, SecretName, Timestamp};
 
+use super::principal::near;
 use super::{Document, Pattern, PrincipalKind, Recipe, RecipeChange, Secret, Status, room};
 use crate::vault::refused::Refused;
 use crate::vault::value::Value;
@@ -40,7 +41,27 @@ pub struct Imported {
     /// Which.
     pub name: SecretName,
     /// Why it was left out, if it was.
-    pub skipped: Option<Refused>,
+    pub skipped: Option<Skipped>,
+}
+
+/// Why a secret of an import was left out.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Skipped {
+    /// It is there, or cannot be: the others are imported without it.
+    #[error(transparent)]
+    Itself(Refused),
+    /// Somebody to whom it is to be granted cannot be: then nothing is imported, or a part of the file would work and a part would not.
+    #[error(transparent)]
+    Principal(Refused),
+}
+
+impl Skipped {
+    /// What it breaks.
+    pub fn refused(&self) -> &Refused {
+        match self {
+            Self::Itself(refused) | Self::Principal(refused) => refused,
+        }
+    }
 }
 
 impl Document {
@@ -108,7 +129,7 @@ impl Document {
     }
 
     /// Makes every secret that can be made, and says of the others why not. One that is there already is left as it is. Of those who are granted
-    /// something, whom the configuration names (`known`) is registered.
+    /// something, whom the configuration names (`known`) is registered, and nobody for a secret that is left out.
     pub fn import(
         &mut self,
         asked: Vec<SetSecret>,
@@ -118,26 +139,43 @@ impl Document {
         let mut registered = Vec::new();
         let one = |asked: SetSecret| {
             let name = asked.name.clone();
-            let there = self.secrets.get(&name).map(|secret| secret.status);
-            let skipped = match there {
-                Some(Status::Revoked) => Some(Refused::SecretRevoked(name.clone())),
-                Some(Status::Active) => Some(Refused::ValueExists(name.clone())),
-                None => {
-                    let grants = asked.grants.iter().flatten();
-                    let strangers = grants.filter(|name| !self.principals.contains_key(*name));
-                    match self.admit(&strangers.cloned().collect(), known) {
-                        Ok(admitted) => {
-                            registered.extend(admitted);
-                            self.set_secret(asked, now).err()
-                        }
-                        Err(why) => Some(why),
-                    }
+            let skipped = match self.import_one(asked, known, now) {
+                Ok(admitted) => {
+                    registered.extend(admitted);
+                    None
                 }
+                Err(why) => Some(why),
             };
             Imported { name, skipped }
         };
         let imported = asked.into_iter().map(one).collect();
         (imported, registered)
+    }
+
+    fn import_one(
+        &mut self,
+        asked: SetSecret,
+        known: &BTreeMap<PrincipalName, PrincipalKind>,
+        now: Timestamp,
+    ) -> Result<Vec<PrincipalName>, Skipped> {
+        let name = asked.name.clone();
+        match self.secrets.get(&name).map(|secret| secret.status) {
+            Some(Status::Revoked) => return Err(Skipped::Itself(Refused::SecretRevoked(name))),
+            Some(Status::Active) => return Err(Skipped::Itself(Refused::ValueExists(name))),
+            None => {}
+        }
+        let grants = asked.grants.iter().flatten();
+        // Whoever is revoked may be granted something, as by `set`: it is given once he is there again.
+        let strangers = grants.filter(|name| !self.principals.contains_key(*name));
+        let admitted = self.admit(&strangers.cloned().collect(), known);
+        let admitted = admitted.map_err(Skipped::Principal)?;
+        if let Err(why) = self.set_secret(asked, now) {
+            for name in &admitted {
+                self.principals.remove(name);
+            }
+            return Err(Skipped::Itself(why));
+        }
+        Ok(admitted)
     }
 
     fn active(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {
@@ -150,8 +188,28 @@ impl Document {
 
     fn known(&mut self, name: &SecretName) -> Result<&mut Secret, Refused> {
         not_reserved(name)?;
+        let near = self.near_secrets(name);
         let secret = self.secrets.get_mut(name);
-        secret.ok_or_else(|| Refused::NoSuchSecret(name.clone()))
+        let name = name.clone();
+        secret.ok_or(Refused::NoSuchSecret { name, near })
+    }
+
+    /// Refuses the name of a secret that was never set.
+    pub fn must_have(&self, name: &SecretName) -> Result<(), Refused> {
+        if self.secrets.contains_key(name) {
+            return Ok(());
+        }
+        let near = self.near_secrets(name);
+        let name = name.clone();
+        Err(Refused::NoSuchSecret { name, near })
+    }
+
+    /// What somebody may have meant by a name that nothing has.
+    fn near_secrets(&self, name: &SecretName) -> Vec<SecretName> {
+        if self.secrets.contains_key(name) {
+            return Vec::new();
+        }
+        near(name.as_str(), self.secrets.keys(), SecretName::as_str)
     }
 
     fn check_grants(&self, grants: Option<&BTreeSet<PrincipalName>>) -> Result<(), Refused> {

@@ -268,13 +268,15 @@ fn revoked_is_for_ever_and_the_value_is_gone() {
 fn what_was_never_set_is_neither_rolled_nor_revoked() {
     let mut document = document();
     let missing = secret("missing");
-    let refused = Refused::NoSuchSecret(missing.clone());
+    let refused = || Refused::NoSuchSecret {
+        name: missing.clone(),
+        near: Vec::new(),
+    };
     assert_eq!(
         document.roll(&missing, Some(value("x")), Timestamp(2)),
-        Err(refused)
+        Err(refused())
     );
-    let refused = Refused::NoSuchSecret(missing.clone());
-    assert_eq!(document.revoke(&missing, Timestamp(2)), Err(refused));
+    assert_eq!(document.revoke(&missing, Timestamp(2)), Err(refused()));
 }
 
 #[test]
@@ -414,14 +416,14 @@ fn an_import_makes_what_can_be_made_and_says_why_of_the_rest() {
         .collect();
     let expected = [
         None,
-        Some(Refused::ValueExists(secret("manual"))),
-        Some(Refused::SecretRevoked(secret("auto"))),
-        Some(Refused::Stranger {
+        Some(Skipped::Itself(Refused::ValueExists(secret("manual")))),
+        Some(Skipped::Itself(Refused::SecretRevoked(secret("auto")))),
+        Some(Skipped::Principal(Refused::Stranger {
             name: principal("nobody"),
             near: Vec::new(),
-        }),
-        Some(Refused::NoValue),
-        Some(Refused::ValueExists(secret("fresh"))),
+        })),
+        Some(Skipped::Itself(Refused::NoValue)),
+        Some(Skipped::Itself(Refused::ValueExists(secret("fresh")))),
     ];
     assert_eq!(skipped, expected);
     assert_eq!(text(&document, "fresh"), "x");

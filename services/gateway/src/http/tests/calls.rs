@@ -1,6 +1,7 @@
 //! What a request costs, and what it is told.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bailey_test::{Served, TestStack};
 use bailey_trust::Lock;
@@ -83,14 +84,26 @@ impl World {
         answer.headers().clone()
     }
 
+    /// The page for people.
+    async fn page(&self) -> String {
+        let request = Request::builder().uri("/").header("accept", "text/html");
+        let answer = self.sent(request).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let page = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(page.to_vec()).unwrap()
+    }
+
     async fn answer(&self, method: &str, path: &str, token: Option<&str>) -> Response {
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header("host", "localhost");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.body(Body::empty()).unwrap();
-        self.router.clone().oneshot(request).await.unwrap()
+        self.sent(request).await
+    }
+
+    async fn sent(&self, request: http::request::Builder) -> Response {
+        let request = request.header("host", "localhost").body(Body::empty());
+        self.router.clone().oneshot(request.unwrap()).await.unwrap()
     }
 }
 
@@ -196,4 +209,47 @@ async fn without_a_token_nothing_but_health_is_served_and_the_first_one_opens_at
     assert_eq!(status, StatusCode::ACCEPTED);
     let (_, health) = world.ask("GET", "/healthz", None).await;
     assert_eq!(health["api_posture"], "gateway");
+}
+
+/// One question may take a second and a half: what asks two of them one after the other takes longer than this.
+const LESS_THAN_TWICE: Duration = Duration::from_millis(2900);
+
+#[tokio::test]
+async fn the_page_for_people_does_not_wait_for_an_engine_that_says_nothing() {
+    let world = World::new();
+    assert!(world.page().await.contains("2e3f4a5b"), "no job is shown");
+    world.engine.hangs();
+    let begun = Instant::now();
+    let page = world.page().await;
+    let took = begun.elapsed();
+    assert!(took < LESS_THAN_TWICE, "{took:?}");
+    assert!(page.contains("the engine does not answer"), "{page}");
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_is_named_soon_and_the_rest_is_shown() {
+    // Given a broker that takes what it is asked and says nothing
+    let world = World::new();
+    world.broker.hangs();
+    // when somebody with a token asks how the stack is
+    let begun = Instant::now();
+    let (status, health) = world.ask("GET", "/healthz", Some("operator")).await;
+    // then the answer does not take twice as long as one question may, names the broker alone, and has what the engine says.
+    let took = begun.elapsed();
+    assert!(took < LESS_THAN_TWICE, "{took:?}");
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let troubles = health["troubles"].as_array().unwrap();
+    let of_broker = "the broker does not answer, and only it knows how the others are";
+    assert_eq!(troubles[0], of_broker);
+    let others = troubles.iter().map(|it| it.as_str().unwrap());
+    assert!(
+        !others.clone().any(|it| it.ends_with("is unknown")),
+        "{health}"
+    );
+    assert_eq!(
+        (&health["status"], &health["plugins_loaded"]),
+        (&"degraded".into(), &1.into())
+    );
+    assert_eq!(health["api_posture"], "unknown");
+    assert!(health.get("warnings").is_none(), "{health}");
 }

@@ -18,9 +18,9 @@ use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-/// Tokens, and how often one was verified; and whether there are any.
+/// Tokens, and how often one was verified; and whether there are any; and whether it answers.
 #[derive(Clone, Default)]
-pub(super) struct Broker(Arc<AtomicUsize>, Arc<AtomicBool>);
+pub(super) struct Broker(Arc<AtomicUsize>, Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Broker {
     pub(super) fn routes(&self) -> Routes {
@@ -30,6 +30,17 @@ impl Broker {
 
     pub(super) fn has_tokens(&self, has: bool) {
         self.1.store(!has, Ordering::SeqCst);
+    }
+
+    /// From now on it takes what it is asked, and says nothing.
+    pub(super) fn hangs(&self) {
+        self.2.store(true, Ordering::SeqCst);
+    }
+
+    async fn hang(&self) {
+        if self.2.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(super) fn verified(&self) -> usize {
@@ -43,6 +54,7 @@ impl TokenService for Broker {
         &self,
         request: Request<broker::VerifyTokenRequest>,
     ) -> Result<Response<broker::VerifyTokenResponse>, Status> {
+        self.hang().await;
         self.0.fetch_add(1, Ordering::SeqCst);
         let request = request.into_inner();
         let scopes: &[&str] = match request.token.as_str() {
@@ -89,6 +101,7 @@ impl PresenceService for Broker {
         &self,
         _: Request<broker::RollRequest>,
     ) -> Result<Response<broker::RollResponse>, Status> {
+        self.hang().await;
         let none = self.1.load(Ordering::SeqCst);
         let posture = if none { "management-only" } else { "gateway" };
         Ok(Response::new(broker::RollResponse {
@@ -99,9 +112,9 @@ impl PresenceService for Broker {
     }
 }
 
-/// `greet`, which reads with `look` and writes with `greet`.
+/// `greet`, which reads with `look` and writes with `greet`; how often it was asked for its catalogue, and whether it answers who looks at it.
 #[derive(Clone, Default)]
-pub(super) struct Engine(Arc<AtomicU32>);
+pub(super) struct Engine(Arc<AtomicU32>, Arc<AtomicBool>);
 
 impl Engine {
     pub(super) fn routes(&self) -> Routes {
@@ -114,6 +127,17 @@ impl Engine {
     /// How often it was asked for its catalogue.
     pub(super) fn listed(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// From now on it takes questions about itself, and says nothing.
+    pub(super) fn hangs(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+
+    async fn hang(&self) {
+        if self.1.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -226,6 +250,7 @@ impl QueryService for Engine {
         _: Request<engine::CatalogueRequest>,
     ) -> Result<Response<engine::CatalogueResponse>, Status> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        self.hang().await;
         let command =
             |name: &str, access: &str| json!({ "name": name, "type": access, "description": "" });
         let catalogue = json!({ "plugins": [{
@@ -244,6 +269,7 @@ impl QueryService for Engine {
         &self,
         _: Request<engine::StatusRequest>,
     ) -> Result<Response<engine::StatusResponse>, Status> {
+        self.hang().await;
         Ok(Response::new(engine::StatusResponse::default()))
     }
 
@@ -258,7 +284,16 @@ impl QueryService for Engine {
         &self,
         _: Request<engine::ListJobsRequest>,
     ) -> Result<Response<engine::ListJobsResponse>, Status> {
-        nobody_asks()
+        self.hang().await;
+        let job = engine::Job {
+            job_id: "0192a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".into(),
+            plugin: "greet".into(),
+            ..engine::Job::default()
+        };
+        Ok(Response::new(engine::ListJobsResponse {
+            jobs: vec![job],
+            total: 1,
+        }))
     }
 
     async fn read_tree(

@@ -61,3 +61,42 @@ fn a_grant_registers_whom_the_configuration_names_and_nobody_else() {
     assert!(matches!(refused, Err(Refused::ValueExists(_))));
     assert_eq!(document.principals.len(), before.principals.len());
 }
+
+/// Two that the configuration names and nobody registered, as an import and `set` find them.
+#[test]
+fn of_a_refusal_nobody_stays_registered() {
+    let genesis = Document::genesis("test".parse().unwrap(), Blake3([0; 32]), Nonce::generate());
+    let name = |text: &str| text.parse::<PrincipalName>().unwrap();
+    let both: BTreeSet<_> = [name("weather"), name("youtube")].into();
+    let named = |name: &PrincipalName| (name.clone(), PrincipalKind::Plugin);
+    let known: BTreeMap<_, _> = both.iter().map(named).collect();
+    // There is room for one of them only.
+    let mut document = genesis.clone();
+    for n in document.principals.len()..Document::ENTRY_LIMIT - 1 {
+        document
+            .register(name(&format!("p{n}")), PrincipalKind::Plugin)
+            .unwrap();
+    }
+    let before = document.clone();
+    let refused = document.admit(&both, &known);
+    assert!(matches!(refused, Err(Refused::Full { .. })), "{refused:?}");
+    assert_eq!(document, before);
+    let one = BTreeSet::from([name("weather")]);
+    assert_eq!(document.admit(&one, &known).unwrap(), [name("weather")]);
+    // A secret that is left out of an import registers nobody, and the others do.
+    let asked = |secret: &str, value: &str, grant: &str| SetSecret {
+        name: secret.parse().unwrap(),
+        value: Some(Value::from(Zeroizing::new(value.to_owned()))),
+        grants: Some([name(grant)].into()),
+        pattern: None,
+        recipe: None,
+        description: String::new(),
+    };
+    let asked = vec![asked("empty", "", "weather"), asked("full", "x", "youtube")];
+    let mut document = genesis;
+    let (imported, registered) = document.import(asked, &known, Timestamp(1));
+    assert!(imported[0].skipped.is_some() && imported[1].skipped.is_none());
+    assert_eq!(registered, [name("youtube")]);
+    assert!(!document.principals.contains_key(&name("weather")));
+    assert!(document.principals.contains_key(&name("youtube")));
+}
