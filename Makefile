@@ -13,7 +13,7 @@ demo: ## The demo job once more
 down: ## Stop the stack; its data stays
 	@deploy/down.sh
 
-clean: ## Remove this stack's containers, images, volumes; asks before it deletes secrets
+clean: ## Remove this stack's containers, and its images if it is the last; asks before it deletes volumes and keys
 	@deploy/clean.sh
 
 test: ## Everything that CI runs

@@ -20,7 +20,8 @@ other_stacks() {
 
 # Files of the services in folders of theirs: where the caller is not root, a container of ours is.
 remove_secrets() {
-  rm -rf "$BAILEY_HOME/secrets" 2>/dev/null || { need_tools && as_root "$BAILEY_HOME:/home" rm -rf /home/secrets; } ||
+  local folders=(secrets .home.partial)
+  rm -rf "${folders[@]/#/$BAILEY_HOME/}" 2>/dev/null || { need_tools && as_root "$BAILEY_HOME:/home" rm -rf "${folders[@]/#//home/}"; } ||
     fail "secrets/ has files of the services, which only root removes, or a Docker Engine that answers"
 }
 
@@ -32,7 +33,12 @@ fi
 volumes=()
 if [[ $answer == yes ]]; then volumes=(--volumes); fi
 
-if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+reachable=no
+if docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then reachable=yes; fi
+# Keys and volumes go together, or not at all.
+if [[ $answer == yes && $reachable == no ]]; then fail "No Docker Engine with Compose answers, so the volumes cannot be removed; nothing was. Start it (deploy/engine.sh), then run this again."; fi
+
+if [[ $reachable == yes ]]; then
   # Looked for before anything is gone.
   if [[ $answer == yes && $EUID != 0 && -e $BAILEY_HOME/secrets ]]; then need_tools; fi
   stop_in_order

@@ -47,7 +47,7 @@ case $state in
   open) ;;
   no_vault)
     if [[ -s $secrets/api.token ]]; then
-      fail "there are keys but no vault: put a copy of it back (docs/how-to/recovery.md, New hardware); or, to begin with an empty one: docker run --rm --network none -v '$secrets:/secrets' $TOOLS_IMAGE rm -f /secrets/api.token /secrets/cli/admin.token, make up, and lock again (bailey plugin lock --all)"
+      fail "there are keys but no vault: put a copy of it back (docs/how-to/recovery.md, New hardware); or, to begin with an empty one: docker run --rm --pull never --network none -v '$secrets:/secrets' $TOOLS_IMAGE rm -f /secrets/api.token /secrets/cli/admin.token, make up, and lock again (bailey plugin lock --all)"
     fi
     cli vault init
     did+=(vault)

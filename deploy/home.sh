@@ -9,6 +9,9 @@ PARTS=(.env config secrets plugin-roots)
 save() {
   local part
   for part in "${PARTS[@]}"; do [[ -e $BAILEY_HOME/$part ]] || fail "$BAILEY_HOME/$part is not there"; done
+  for part in "${PARTS[@]}" plugin-roots/first-party plugin-roots/mine; do
+    [[ ! -L $BAILEY_HOME/$part ]] || fail "$BAILEY_HOME/$part is a link, and what it leads to would not be in the copy: copy that yourself, and put it there"
+  done
   [[ ! -e $1 ]] || fail "$1 is there, and nothing is written over"
   [[ -d $(dirname "$1") ]] || fail "the folder $(dirname "$1") is not there"
   need_tools
@@ -38,10 +41,14 @@ load() {
     owner=$1
     shift
     rm -rf /home/.home.partial
+    # Half of the keys is of no use to anybody who should have them.
+    trap "rm -rf /home/.home.partial" EXIT
     mkdir -m 0700 /home/.home.partial
     cd /home/.home.partial
     tar --numeric-owner -xzp "$@"
     chown --recursive --no-dereference --from="$(stat -c %u .env)" "$owner" .
+    # From here on it is whole; where this breaks off, init.sh says so.
+    trap - EXIT
     mv --no-clobber "$@" /home/
     rmdir /home/.home.partial
   ' load "${BAILEY_OWNER%:*}" "${PARTS[@]}" <"$1"

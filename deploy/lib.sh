@@ -65,11 +65,11 @@ need_tools() {
 }
 
 # as_root MOUNT COMMAND...: what belongs to the services' uids, only root reads or removes. Whoever may use Docker may be it, in a container that
-# has the mount and nothing else.
+# has the mount and nothing else. What it prints may be a key, so the engine logs nothing of it.
 as_root() {
   local mount=$1
   shift
-  docker run --rm --interactive --pull never --user 0:0 --network none --read-only --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
+  docker run --rm --interactive --pull never --log-driver none --user 0:0 --network none --read-only --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
     --cap-add FOWNER --cap-add FSETID --security-opt no-new-privileges --volume "$mount" "$TOOLS_IMAGE" "$@"
 }
 

@@ -128,6 +128,7 @@ impl Stand {
     fn keep_images(&self) {
         let bin = self.path("bin");
         fs::create_dir(&bin).unwrap();
+        fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
         let text = format!(
             "#!/bin/sh\ncase \"$*\" in\nrmi* | 'image prune'*) echo \"$@\" >>{root}/asked; exit ;;
              *'label=com.docker.compose.project --format'*) [ ! -e {root}/alone ] || exit 0 ;;\nesac
@@ -188,6 +189,11 @@ fn the_owner_copies_what_he_cannot_read_and_brings_it_back() {
         "nothing is written over",
     );
     assert_eq!(stand.told(), before);
+    // What a link leads to would not be in it.
+    stand.done("mv config elsewhere && ln -s elsewhere config");
+    stand.refused("deploy/home.sh save another.tar.gz", "config is a link");
+    stand.done("rm config && mv elsewhere config");
+    assert_eq!(stand.told(), before);
     // When all of it is lost, half a copy brings back nothing
     stand.as_root("cd /root && rm -rf .env config secrets plugin-roots");
     let bytes = fs::read(&copy).unwrap();
@@ -220,15 +226,60 @@ fn the_owner_removes_all_of_it_and_leaves_the_images_to_other_stacks() {
     let stand = Stand::new("clean");
     stand.with_a_stack();
     stand.keep_images();
-    let other = format!("bailey-{}-b", stand.name);
-    let label = format!("com.docker.compose.project={other}");
-    docker(&["volume", "create", "--label", &label, &other]);
+    let (project, other) = (
+        format!("bailey-{}", stand.name),
+        format!("bailey-{}-b", stand.name),
+    );
+    let volume = |name: &str, labels: &[String]| {
+        let labels = labels.iter().flat_map(|label| ["--label", label]);
+        let all: Vec<_> = ["volume", "create"]
+            .into_iter()
+            .chain(labels)
+            .chain([name])
+            .collect();
+        docker(&all);
+    };
+    let listed = || {
+        let filter = format!("name={}", stand.name);
+        docker(&["volume", "ls", "-q", "--filter", &filter])
+    };
+    volume(
+        &format!("{project}_engine-data"),
+        &[
+            format!("com.docker.compose.project={project}"),
+            "com.docker.compose.volume=engine-data".into(),
+        ],
+    );
+    let state = [
+        format!("bailey.stack={}", stand.name),
+        "bailey.volume=state".into(),
+    ];
+    volume(&format!("{project}.state.words.1"), &state);
+    let loading = [format!("bailey.loading={}", stand.name)];
+    volume(&format!("{project}.loading"), &loading);
+    volume(&other, &[format!("com.docker.compose.project={other}")]);
+    stand.as_root("mkdir -m 0700 /root/.home.partial");
+    // Where no engine answers, nothing is removed.
+    let before = listed();
+    stand.refused(
+        "DOCKER_SOCKET=/nowhere.sock deploy/clean.sh",
+        "nothing was. Start it",
+    );
+    assert_eq!((listed(), stand.path("secrets").exists()), (before, true));
     // When there is another stack
     let said = stand.done("deploy/clean.sh");
+    let left = listed();
     docker(&["volume", "rm", &other]);
     // Then nothing of this one is left, and no image was asked for.
     assert!(said.contains(&format!("{}-b", stand.name)), "{said}");
-    for part in ["secrets", "config", ".env", "plugin-roots/first-party"] {
+    assert_eq!(left.trim(), other);
+    for part in [
+        "secrets",
+        "config",
+        ".env",
+        "plugin-roots/first-party",
+        ".home.partial",
+    ] {
         assert!(!stand.path(part).exists(), "{part}");
     }
     assert!(stand.path("plugin-roots/mine/words/run.py").exists());
@@ -238,16 +289,6 @@ fn the_owner_removes_all_of_it_and_leaves_the_images_to_other_stacks() {
     stand.done("deploy/clean.sh");
     let asked = fs::read_to_string(stand.path("asked")).unwrap();
     assert!(asked.contains("image prune"), "{asked}");
-    assert_eq!(
-        docker(&[
-            "volume",
-            "ls",
-            "-q",
-            "--filter",
-            &format!("name={}", stand.name)
-        ]),
-        ""
-    );
 }
 
 #[test]

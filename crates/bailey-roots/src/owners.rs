@@ -69,7 +69,11 @@ fn secret_owners() -> Vec<(String, u32)> {
 fn give_its_own(path: &Path, mode: u32) -> Result<(), Error> {
     let doing = "setting owner and mode of";
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let foreign = || failed(doing, path)(io::Error::other("it is not a file of its own"));
+    let foreign = || {
+        failed(doing, path)(io::Error::other(
+            "it is not a file of its own: remove it (a lock is made anew by `bailey plugin lock --all`, an admin token by `bailey vault rotate-admin-token`)",
+        ))
+    };
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(()),

@@ -165,7 +165,8 @@ impl<'a> Session<'a> {
         check_same(&proposal, &lock)?;
         let grants = Grants::ask(self.home, &self.admin).await?;
         let before = present.map(|present| Rated::of(present, &grants));
-        let preview = Preview::of(before.as_ref(), &Rated::of(&lock, &grants), answer.missing);
+        let vault = (Serial(answer.known_serial), answer.missing);
+        let preview = Preview::of(before.as_ref(), &Rated::of(&lock, &grants), vault);
         if self.home.json() {
             out.json(&preview.to_json(&answer.code))?;
         } else {
@@ -238,7 +239,7 @@ impl<'a> Session<'a> {
 
     /// Waits until the lock is what those go by who follow it: whoever asks afterwards is not told of the one before.
     async fn taken(&mut self, serial: Serial) -> Taken {
-        let mut behind = Vec::new();
+        let (mut behind, mut unheard) = (Vec::new(), Vec::new());
         for wait in [QUIET_WAIT, LONGEST_WAIT] {
             let answer = match self.ask_taken(serial, wait).await {
                 Ok(answer) => answer,
@@ -249,25 +250,24 @@ impl<'a> Session<'a> {
                     return Taken::Not;
                 }
             };
-            behind = names(&answer.behind);
-            if behind.is_empty() {
-                let unheard = names(&answer.unheard);
-                if unheard.is_empty() {
-                    return Taken::InForce;
-                }
-                eprintln!(
-                    "! {} did not say whether it has taken the lock {serial}, which is signed and in its place; one that is started later takes it: `bailey status` says how it is",
-                    unheard.join(" and ")
-                );
-                return Taken::Unsaid;
+            (behind, unheard) = (names(&answer.behind), names(&answer.unheard));
+            if behind.is_empty() && unheard.is_empty() {
+                return Taken::InForce;
             }
             if wait == QUIET_WAIT {
-                let who = behind.join(" and ");
-                eprintln!("waiting until {who} has taken lock {serial}");
+                let who = [&behind[..], &unheard].concat().join(" and ");
+                eprintln!("waiting for {who} to take lock {serial}");
             }
         }
+        if behind.is_empty() {
+            eprintln!(
+                "! lock {serial} is signed and in its place; nothing was heard of {}, which takes it when it is started: `bailey status` says how it is",
+                unheard.join(" and ")
+            );
+            return Taken::Unsaid;
+        }
         eprintln!(
-            "! {} has not taken the lock {serial}, which is signed and in its place: `bailey status` and `docker compose logs {}` say why",
+            "! lock {serial} is signed and in its place, but not taken by {}: `bailey status` and `docker compose logs {}` say why",
             behind.join(" and "),
             behind.join(" ")
         );
@@ -295,7 +295,7 @@ enum Taken {
     InForce,
     /// Somebody is not there, or did not say.
     Unsaid,
-    /// Somebody goes by an earlier one, or it could not be asked.
+    /// Somebody does not go by it yet, or it could not be asked.
     Not,
 }
 

@@ -22,7 +22,8 @@ pub enum BadBeat {
 /// Whoever was not heard for this long is not waited for: three beats.
 const SILENT: Duration = Duration::from_secs(30);
 
-/// Who follows the lock by himself, and says how far he is. The others look at it with each call.
+/// Who follows the lock by himself, and says how far he is. The others look at it with each call, or, as the runner with its cells that stand
+/// ready, soon after.
 const FOLLOWERS: [Service; 4] = [
     Service::Policy,
     Service::Engine,

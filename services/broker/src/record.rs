@@ -126,7 +126,7 @@ pub struct Records {
     lacks: Mutex<Option<String>>,
     /// Somebody else changed the vault's file, and the log was told so, or will be.
     alarmed: AtomicBool,
-    /// What somebody must look at, until the log has it: one of a kind.
+    /// What somebody must look at, until the log has it; each once.
     alarms: Mutex<Vec<Record>>,
     /// Deeds that the audit log has, while the vault could not note it: on a failing disk they would be told every few seconds.
     told: Mutex<Vec<Offline>>,

@@ -37,12 +37,16 @@ pub(crate) async fn watch(ctx: Context, state: State) -> anyhow::Result<()> {
             state.wake.notify_one();
         }
         last = Some((serial, Instant::now()));
-        if let Ok(locked) = &locked
-            && let Err(error) = service::follow(&state, locked).await
-        {
-            tracing::error!(error = %Chain(&error), "comparing services with the lock failed");
-        }
+        let followed = match &locked {
+            Ok(locked) => service::follow(&state, locked).await,
+            Err(_) => Ok(()),
+        };
         ctx.trouble("lock", locked.err().map(|error| error.to_string()));
-        ctx.goes_by(serial.unwrap_or(Serial(0)).0);
+        match followed {
+            Ok(()) => ctx.goes_by(serial.unwrap_or(Serial(0)).0),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "comparing services with the lock failed");
+            }
+        }
     }
 }

@@ -163,10 +163,13 @@ impl State {
         &self.0.shutdown
     }
 
-    /// The plugins that are locked, at most a second old.
+    /// The plugins that are locked, at most a second old, and of no earlier lock.
     pub async fn catalogue(&self) -> Result<Arc<Catalogue>, Problem> {
+        let serial = self.serial();
         match self.kept_catalogue() {
-            Some(kept) if kept.at.elapsed() < CATALOGUE_AGE => Ok(kept.catalogue),
+            Some(kept) if kept.at.elapsed() < CATALOGUE_AGE && kept.serial == serial => {
+                Ok(kept.catalogue)
+            }
             Some(_) | None => self.ask_catalogue().await,
         }
     }

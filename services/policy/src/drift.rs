@@ -123,12 +123,13 @@ impl Folders {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|name, _| plugins.contains_key(name));
-        let mut changed = Vec::new();
-        for name in plugins.keys() {
-            if let Some(drift) = self.drift(name, loaded).await? {
-                changed.push(sentence(name, &drift));
-            }
-        }
+        // Side by side: each that does not answer takes all of its time.
+        let looks = plugins.keys().map(async |name| {
+            let drift = self.drift(name, loaded).await?;
+            Ok::<_, Error>(drift.map(|drift| sentence(name, &drift)))
+        });
+        let looked = futures::future::try_join_all(looks).await?;
+        let changed: Vec<_> = looked.into_iter().flatten().collect();
         let more = changed.len().saturating_sub(MAX_NAMED);
         let mut lines: Vec<_> = changed.into_iter().take(MAX_NAMED).collect();
         if more > 0 {

@@ -81,6 +81,8 @@ pub(crate) fn watch(ctx: &Context, source: Arc<LockSource<View>>, folders: Folde
             if last.is_some_and(is_told) {
                 continue;
             }
+            let trouble = trouble(found.as_ref(), &watching.settings.config_dir);
+            watching.trouble("lock", trouble);
             // Without a lock nothing is sealed, which the part `lock` says.
             let changed = match &found {
                 Ok(loaded) => tokio::select! {
@@ -89,15 +91,17 @@ pub(crate) fn watch(ctx: &Context, source: Arc<LockSource<View>>, folders: Folde
                 },
                 Err(_) => None,
             };
-            last = Some((serial, Instant::now()));
             watching.trouble("folders", changed);
-            watching.trouble("lock", trouble(found, &watching.settings.config_dir));
             watching.goes_by(serial.0);
+            last = Some((serial, Instant::now()));
         }
     });
 }
 
-fn trouble(found: Result<Arc<Loaded<View>>, LockSourceError>, config_dir: &Path) -> Option<String> {
+fn trouble(
+    found: Result<&Arc<Loaded<View>>, &LockSourceError>,
+    config_dir: &Path,
+) -> Option<String> {
     let loaded = match found {
         Ok(loaded) => loaded,
         Err(error) => return Some(error.to_string()),

@@ -311,6 +311,9 @@ pub struct ProposeResponse {
     /// What plugins and upstreams of this lock ask of the vault and would not get, one sentence each, without a full stop.
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Serial of the last lock that the vault knows of; 0: of none.
+    #[prost(uint64, tag = "4")]
+    pub known_serial: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignRequest {

@@ -59,7 +59,7 @@ struct PluginChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Preview {
     serial: Serial,
-    behind: Option<Behind>,
+    apart: Option<Apart>,
     plugins: BTreeMap<PluginName, PluginChange>,
     unchanged: usize,
     config_files: BTreeMap<String, Change>,
@@ -67,18 +67,30 @@ pub(super) struct Preview {
     warnings: Vec<String>,
 }
 
-/// The lock that is there is not the last one that was signed.
+/// The lock that is there is not the last one that the vault knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Behind {
+struct Apart {
     present: Serial,
-    signed: Serial,
+    known: Serial,
 }
 
-impl Behind {
-    /// The broker proposes what comes after the last one it signed, whichever it is shown.
-    fn of(present: Option<&Lock>, proposed: &Lock) -> Option<Self> {
-        let (present, signed) = (present?.serial, Serial(proposed.serial.0.saturating_sub(1)));
-        (present < signed).then_some(Self { present, signed })
+impl Apart {
+    fn of(present: Option<&Lock>, known: Serial) -> Option<Self> {
+        let present = present?.serial;
+        (present != known).then_some(Self { present, known })
+    }
+
+    fn sentence(self) -> String {
+        let Self { present, known } = self;
+        if present < known {
+            format!(
+                "bailey.lock is lock {present}, but {known} was signed, so every job waits: it was not written, or somebody put an earlier one in its place. What {known} has and {present} has not is not shown here."
+            )
+        } else {
+            format!(
+                "bailey.lock is lock {present}, but the vault knows of {known} only: an earlier vault was put in place. If you did not restore a copy, somebody else did (`bailey vault audit`)."
+            )
+        }
     }
 }
 
@@ -99,8 +111,12 @@ impl<'a> Side<'a> {
 }
 
 impl Preview {
-    /// `missing` is what the vault would not give under it, as the broker says.
-    pub(super) fn of(before: Option<&Rated<'_>>, rated: &Rated<'_>, missing: Vec<String>) -> Self {
+    /// The broker says which lock the vault knows of, and what it would not give under this one.
+    pub(super) fn of(
+        before: Option<&Rated<'_>>,
+        rated: &Rated<'_>,
+        (known, missing): (Serial, Vec<String>),
+    ) -> Self {
         let (before, old, after) = (before.map(|rated| rated.lock), before, rated.lock);
         let names: BTreeSet<_> = before
             .into_iter()
@@ -126,7 +142,7 @@ impl Preview {
         }
         Self {
             serial: after.serial,
-            behind: Behind::of(before, after),
+            apart: Apart::of(before, known),
             unchanged: all - plugins.len(),
             plugins,
             upstreams: upstream::changes(old.and_then(Rated::config), rated.config()),
@@ -137,7 +153,7 @@ impl Preview {
 
     /// Whether signing it would change nothing but the serial, and the serial need not change.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_same() && self.behind.is_none()
+        self.is_same() && self.apart.is_none()
     }
 
     fn is_same(&self) -> bool {
@@ -146,7 +162,7 @@ impl Preview {
 
     pub(super) fn to_json(&self, code: &str) -> serde_json::Value {
         let code = (!self.is_empty()).then_some(code);
-        let signed = self.behind.map(|behind| behind.signed);
+        let signed = self.apart.map(|apart| apart.known);
         json!({ "code": code, "serial": self.serial, "signed": signed, "plugins": self.plugins, "unchanged": self.unchanged, "config_files": self.config_files, "upstreams": self.upstreams, "warnings": self.warnings })
     }
 
@@ -158,10 +174,8 @@ impl Preview {
             ));
             return;
         }
-        if let Some(Behind { present, signed }) = self.behind {
-            out.line(format_args!(
-                "! bailey.lock is lock {present}, but {signed} was signed, so every job waits: it was not written, or somebody put an earlier one in its place. What {signed} has and {present} has not is not shown here."
-            ));
+        if let Some(apart) = self.apart {
+            out.line(format_args!("! {}", apart.sentence()));
         }
         if self.is_same() {
             let serial = self.serial;

@@ -105,6 +105,7 @@ impl LockService for Notary {
             code,
             lock: text.into(),
             missing: vec!["the upstream model has no key: there is no secret model-key".into()],
+            known_serial: serial.0 - 1,
         }))
     }
 

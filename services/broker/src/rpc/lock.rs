@@ -12,6 +12,7 @@ use bailey_proto::management::v1::{
 use bailey_proto::trust::v1::Signed;
 use bailey_types::{Serial, Service, Sha256};
 use serde_json::json;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::change;
@@ -27,13 +28,21 @@ const PLUGINS: usize = 96;
 /// Longest that somebody is kept until a lock is in force; the socket gives an answer 30 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
+/// After so long a broker has heard of everybody who is there: a service beats every 10 s.
+const FIRST_BEATS: Duration = Duration::from_secs(12);
+
 pub struct Lock {
     state: Arc<State>,
+    /// When this broker's life began, or a little later.
+    began: Instant,
 }
 
 impl Lock {
     pub fn new(state: Arc<State>) -> Self {
-        Self { state }
+        Self {
+            state,
+            began: Instant::now(),
+        }
     }
 
     fn proposed(&self, text: &[u8]) -> Result<ProposeResponse, Error> {
@@ -49,6 +58,7 @@ impl Lock {
         Ok(ProposeResponse {
             code: proposed.code,
             lock: lock.into(),
+            known_serial: vault.lock.serial.0,
             missing: view.missing(&vault),
         })
     }
@@ -88,15 +98,20 @@ impl LockService for Lock {
 }
 
 impl Lock {
-    /// How far the lock is taken after `wait`, or as soon as nobody is behind.
+    /// How far the lock is taken after `wait`, or as soon as nobody is behind. Of a broker that has just started, nothing was heard of anybody yet.
     async fn taken(&self, serial: Serial, wait: Duration) -> Taken {
         let state = &self.state;
+        // The broker's own part of the status is about the lock too.
+        state.shown.notify_one();
         let taken = || state.roll.taken(serial, state.clock.now());
         // Before the first look, so that no beat is missed.
         let mut beats = state.roll.beats();
+        let heard = async { while taken() != Taken::default() && beats.changed().await.is_ok() {} };
+        let all_beat = wait.min(FIRST_BEATS.saturating_sub(self.began.elapsed()));
+        // Over or not: what counts is how it is then.
+        let _heard = tokio::time::timeout(all_beat, heard).await;
         let waited = async { while !taken().behind.is_empty() && beats.changed().await.is_ok() {} };
-        // Over or not: what counts is how it is now.
-        let _waited = tokio::time::timeout(wait, waited).await;
+        let _waited = tokio::time::timeout(wait.saturating_sub(all_beat), waited).await;
         taken()
     }
 

@@ -7,8 +7,8 @@ use bailey_proto::broker::v1::{BeatRequest, Readiness};
 use bailey_proto::management::v1::lock_service_client::LockServiceClient;
 use bailey_proto::management::v1::vault_service_client::VaultServiceClient;
 use bailey_proto::management::v1::{
-    AwaitLockRequest, CreateTokenRequest, InitRequest, ListRequest, ProposeRequest,
-    SetSecretRequest, SignRequest, StatusRequest,
+    AwaitLockRequest, AwaitLockResponse, CreateTokenRequest, InitRequest, ListRequest,
+    ProposeRequest, SetSecretRequest, SignRequest, StatusRequest,
 };
 use bailey_types::{Serial, Service};
 use prost::Message as _;
@@ -413,27 +413,44 @@ async fn the_generated_clients_reach_both_services() {
 async fn a_lock_is_awaited_until_whoever_says_by_which_it_goes_has_taken_it() {
     let broker = Broker::start().await;
     let admin = broker.init().await;
-    let policy = broker.mesh(Service::Policy);
-    let mut presence = PresenceServiceClient::new(policy.channel(Service::Broker));
-    let mut says = async |serial| {
+    let peers = [
+        Service::Policy,
+        Service::Engine,
+        Service::Scheduler,
+        Service::EgressProxy,
+    ];
+    let peers = peers.map(|service| (service, broker.mesh(service)));
+    let says = async |service, serial| {
+        let (_, peer) = peers.iter().find(|(of, _)| *of == service).unwrap();
         let beat = BeatRequest {
             readiness: Readiness::Ready.into(),
             lock_serial: Some(serial),
             ..BeatRequest::default()
         };
+        let mut presence = PresenceServiceClient::new(peer.channel(Service::Broker));
         presence.beat(beat).await.unwrap();
     };
-    says(6).await;
+    says(Service::Policy, 6).await;
+    says(Service::Engine, 7).await;
+    says(Service::Scheduler, 7).await;
     let mut lock = broker.lock(&admin).await;
     let mut taken = async |wait_ms| {
         let asked = AwaitLockRequest { serial: 7, wait_ms };
-        lock.await_lock(asked).await.unwrap().into_inner()
+        let AwaitLockResponse { behind, unheard } =
+            lock.await_lock(asked).await.unwrap().into_inner();
+        (behind, unheard)
     };
-    assert_eq!(taken(0).await.behind, ["policy"]);
-    let (waited, ()) = tokio::join!(taken(20_000), says(7));
-    assert_eq!(waited.behind, Vec::<String>::new());
-    // Of whom nothing was heard, nothing is said.
-    assert_eq!(waited.unheard, ["engine", "scheduler", "egress-proxy"]);
+    let now = taken(0).await;
+    assert_eq!(
+        now,
+        (vec!["policy".to_owned()], vec!["egress-proxy".to_owned()])
+    );
+    // A broker that has just started waits for those of whom it has not heard, too.
+    let (waited, ()) = tokio::join!(taken(20_000), async {
+        says(Service::Policy, 7).await;
+        says(Service::EgressProxy, 7).await;
+    });
+    assert_eq!(waited, (Vec::new(), Vec::new()));
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ pub(crate) struct Line {
     cut: CancellationToken,
     /// Whether something waits for the other end to take it.
     waits: Arc<AtomicBool>,
-    /// When it last took something of a request.
+    /// When it was last given something of a request.
     wrote: Arc<Mutex<Option<Instant>>>,
 }
 

@@ -61,7 +61,12 @@ fn lock(plugins: &[(&str, LockedPlugin)], config: &[(&str, &str)]) -> Lock {
 fn preview(before: Option<&Lock>, after: &Lock) -> Preview {
     let grants = rated::Grants::default();
     let before = before.map(|before| Rated::of(before, &grants));
-    Preview::of(before.as_ref(), &Rated::of(after, &grants), Vec::new())
+    let known = before.as_ref().map_or(Serial(0), |rated| rated.lock.serial);
+    Preview::of(
+        before.as_ref(),
+        &Rated::of(after, &grants),
+        (known, Vec::new()),
+    )
 }
 
 fn shown(before: Option<&Lock>, after: &Lock) -> String {
@@ -243,4 +248,24 @@ fn a_locked_configuration_that_cannot_be_read_is_not_taken_for_one_without_upstr
     let text = shown(Some(&before), &after);
     assert!(text.contains("+ upstream model\n"), "{text}");
     assert!(text.contains("shown as if they were new"), "{text}");
+}
+
+#[test]
+fn a_lock_and_a_vault_of_two_times_are_told_and_locked_anew() {
+    let grants = rated::Grants::default();
+    let same = lock(&[], &[]);
+    let rated = || Rated::of(&same, &grants);
+    let shown = |known| {
+        let mut out = Out::default();
+        Preview::of(Some(&rated()), &rated(), (Serial(known), Vec::new())).show(&mut out);
+        out.text().to_owned()
+    };
+    assert!(shown(7).starts_with("Nothing is different"));
+    assert!(shown(8).contains("is lock 7, but 8 was signed"));
+    let earlier = shown(6);
+    assert!(
+        earlier.contains("is lock 7, but the vault knows of 6 only"),
+        "{earlier}"
+    );
+    assert!(earlier.contains("would be the same anew"), "{earlier}");
 }
