@@ -11,6 +11,11 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// Where the containers see the plugins.
+    pub(crate) const PLUGINS_INSIDE: &str = "/plugins";
+    /// Which folder of the stack's own that is.
+    pub(crate) const PLUGINS_OUTSIDE: &str = "plugin-roots";
+
     pub(crate) fn new(places: Places) -> Self {
         // The images hold nothing but /bailey; nobody installs it there on a host.
         let image = std::env::current_exe().is_ok_and(|exe| exe == Path::new("/bailey"));
@@ -36,6 +41,11 @@ impl Home {
             .config_dir
             .clone()
             .unwrap_or_else(|| self.default("/config", "config"))
+    }
+
+    /// The folder of all plugins, which the configuration knows as [`Home::PLUGINS_INSIDE`].
+    pub(crate) fn plugin_roots(&self) -> PathBuf {
+        self.default(Self::PLUGINS_INSIDE, Self::PLUGINS_OUTSIDE)
     }
 
     pub(crate) fn secrets_dir(&self) -> PathBuf {

@@ -12,10 +12,6 @@ use bailey_plugin::tree::{self, Tree};
 use crate::Misconfigured;
 use crate::home::Home;
 
-/// Where the containers see the plugins, and which folder of the host that is.
-const INSIDE: &str = "/plugins";
-const OUTSIDE: &str = "plugin-roots";
-
 /// Deepest folder of a plugin, and most of its entries, that are looked at: a larger one cannot be locked.
 const MAX_DEPTH: usize = tree::MAX_DEPTH;
 const MAX_ENTRIES: usize = tree::MAX_FILES;
@@ -66,9 +62,10 @@ pub(crate) fn warnings(home: &Home, files: &Files, config: &Config) -> Vec<Strin
 
 /// What opens a plugin's folder to the containers.
 pub(crate) fn opened(dir: &Path) -> String {
-    let shown = dir
-        .strip_prefix(INSIDE)
-        .map_or_else(|_| dir.to_owned(), |rest| Path::new(OUTSIDE).join(rest));
+    let shown = dir.strip_prefix(Home::PLUGINS_INSIDE).map_or_else(
+        |_| dir.to_owned(),
+        |rest| Path::new(Home::PLUGINS_OUTSIDE).join(rest),
+    );
     format!("`chmod -R a+rX {}`", shown.display())
 }
 
@@ -87,10 +84,8 @@ pub(crate) fn tree(dir: &Path) -> anyhow::Result<Tree> {
 }
 
 fn on_host(home: &Home, root: &Path) -> PathBuf {
-    match root.strip_prefix(INSIDE) {
-        Ok(rest) if !home.is_inside() => home.dir().join(OUTSIDE).join(rest),
-        Ok(_) | Err(_) => root.to_owned(),
-    }
+    root.strip_prefix(Home::PLUGINS_INSIDE)
+        .map_or_else(|_| root.to_owned(), |rest| home.plugin_roots().join(rest))
 }
 
 fn is_closed(path: &Path, wanted: u32) -> io::Result<bool> {

@@ -29,12 +29,13 @@ pub(crate) async fn watch(ctx: Context, state: State) -> anyhow::Result<()> {
         }
         let locked = state.locked();
         let serial = locked.as_ref().ok().map(|locked| locked.lock.serial);
-        let is_same = last.is_some_and(|(followed, _)| followed == serial);
-        if is_same && last.is_some_and(|(_, at)| at.elapsed() < WATCH) {
-            continue;
-        }
-        if !is_same {
-            state.wake.notify_one();
+        match last {
+            Some((followed, at)) if followed == serial => {
+                if at.elapsed() < WATCH {
+                    continue;
+                }
+            }
+            Some(_) | None => state.wake.notify_one(),
         }
         last = Some((serial, Instant::now()));
         let followed = match &locked {

@@ -169,7 +169,7 @@ pub(super) fn stack(home: &Home, exe: &Path) -> anyhow::Result<Vec<PathBuf>> {
             .filter(|folder| folder.join("compose.yaml").is_file())
             .map(Path::to_owned),
     );
-    let roots = home.dir().join("plugin-roots");
+    let roots = home.dir().join(Home::PLUGINS_OUTSIDE);
     let unread = || format!("looking at {}", roots.display());
     match fs::read_dir(&roots) {
         Ok(entries) => {

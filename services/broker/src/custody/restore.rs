@@ -123,9 +123,10 @@ impl Held {
 
     /// What changes of it, in a line like those of what else does.
     fn line(self, copy: &Document, present: Option<&Document>) -> Option<String> {
-        let as_now = present.is_some_and(|present| present.admin_token == copy.admin_token);
+        if present.is_some_and(|present| present.admin_token == copy.admin_token) {
+            return None;
+        }
         let line = match self {
-            Self::Good | Self::Another | Self::Missing if as_now => return None,
             Self::Good if present.is_some() => {
                 "  good: the admin token in secrets/cli/admin.token, which the vault that is there does not know"
             }

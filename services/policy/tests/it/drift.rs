@@ -1,7 +1,7 @@
 //! Plugins whose folder has changed since they were sealed, and cells that are started ahead.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bailey_plugin::Limits;
 use bailey_plugin::tree::Tree;
@@ -44,7 +44,7 @@ fn sealed_with_untrusted(serial: u64, dir: &Path) -> Lock {
     lock
 }
 
-fn folder(policy: &TestPolicy) -> std::path::PathBuf {
+fn folder(policy: &TestPolicy) -> PathBuf {
     let dir = policy.stack.dir().join("plugins/echo");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("run.py"), "sealed").unwrap();
@@ -97,13 +97,19 @@ async fn without_an_account_for_it_a_plugin_that_has_changed_does_not_run() {
     assert!(told[1]["fields"]["found"].is_null());
 }
 
-#[tokio::test]
-async fn a_plugin_that_has_changed_is_told_without_a_call() {
+/// Policy, and the folder of a plugin that was changed after lock 5 had sealed it.
+async fn changed_since_lock_5() -> (TestPolicy, PathBuf) {
     let mut policy = TestPolicy::start_unlocked().await;
     let dir = folder(&policy);
     policy.stack.write_lock(&sealed(5, &dir));
     fs::write(dir.join("run.py"), "SEALED").unwrap();
     policy.restart().await;
+    (policy, dir)
+}
+
+#[tokio::test]
+async fn a_plugin_that_has_changed_is_told_without_a_call() {
+    let (policy, _) = changed_since_lock_5().await;
     let mut presence = policy.presence();
     let degraded = presence
         .wait_for(|presence| presence.detail.contains("has changed"))
@@ -117,11 +123,7 @@ async fn a_plugin_that_has_changed_is_told_without_a_call() {
 
 #[tokio::test]
 async fn what_is_said_of_a_folder_is_about_the_lock_that_it_goes_by() {
-    let mut policy = TestPolicy::start_unlocked().await;
-    let dir = folder(&policy);
-    policy.stack.write_lock(&sealed(5, &dir));
-    fs::write(dir.join("run.py"), "SEALED").unwrap();
-    policy.restart().await;
+    let (policy, dir) = changed_since_lock_5().await;
     let mut presence = policy.presence();
     let changed = presence.wait_for(|now| now.detail.contains("has changed"));
     changed.await.unwrap();
